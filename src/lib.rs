@@ -1,0 +1,4 @@
+//! In-process failover routing for PostgreSQL connections.
+
+#[cfg(feature = "testkit")]
+pub mod testkit;

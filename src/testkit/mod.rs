@@ -1,0 +1,1 @@
+//! Real PostgreSQL servers and a faulty network, for failover tests.
