@@ -1,4 +1,6 @@
 //! In-process failover routing for PostgreSQL connections.
 
+mod clock;
+pub mod config;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -1,0 +1,9 @@
+//! The one clock: every reading of time in the crate goes through here.
+
+use std::time::Instant;
+
+/// The present moment, as the runtime's timers see it: it follows a paused test clock, and wall-clock jumps do not move it.
+pub(crate) fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,169 @@
+//! What does the user ask for? Aliases, frequencies, pools and secrets, checked as a whole before anything starts.
+
+mod name;
+mod settings;
+
+use std::fmt;
+
+pub use self::{
+    name::{AliasName, InvalidName},
+    settings::{Pings, PoolSettings},
+};
+
+/// A configuration that holds: every alias exists, every chain ends at a server, every secret could be read.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Every alias, in the order of declaration.
+    pub aliases: Vec<AliasConfig>,
+    /// Who starts pings.
+    pub monitoring: Monitoring,
+}
+
+/// One declared alias.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct AliasConfig {
+    /// What the application asks for.
+    pub name: AliasName,
+    /// One server, or a group of aliases that are servers.
+    pub kind: AliasKind,
+    /// The aliases that take its reads during an outage, in order. Resolved: a replica's default, the primary, stands here.
+    pub failover: Vec<AliasName>,
+    /// How its connections are pooled.
+    pub pool: PoolSettings,
+}
+
+/// What an alias names.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum AliasKind {
+    /// One PostgreSQL server.
+    Server(Box<ServerConfig>),
+    /// Several aliases among which reads are spread.
+    Group {
+        /// The aliases, each a server.
+        members: Vec<AliasName>,
+        /// How reads are spread among those that are up.
+        balance: Balance,
+    },
+}
+
+/// One PostgreSQL server, as one alias declares it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ServerConfig {
+    /// What the server is meant to be.
+    pub role: Role,
+    /// Where it is and how to log in.
+    pub target: Target,
+    /// How it is pinged.
+    pub pings: Pings,
+}
+
+/// Where a server is and how to log in: everything of a connection URL, libpq's keys included. Its `Debug` shows no password.
+#[derive(Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Target {
+    /// Host, port, user, password, database and options, with nothing left in it that weakens TLS: what decides is `tls`.
+    pub postgres: tokio_postgres::Config,
+    /// How the connection is protected.
+    pub tls: Tls,
+}
+
+/// How a connection is protected. There is no mode that falls back to plain text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Tls {
+    /// Plain text: the default for loopback addresses and Unix sockets only.
+    Disable,
+    /// Encrypted, and the server's certificate is not looked at.
+    Require,
+    /// Encrypted, and the certificate comes from a trusted authority.
+    VerifyCa(Roots),
+    /// Encrypted, the certificate comes from a trusted authority, and names the host: the default elsewhere.
+    VerifyFull(Roots),
+}
+
+/// Whose certificates are trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Roots {
+    /// The operating system's authorities.
+    System,
+    /// The authorities in this PEM file.
+    File(std::path::PathBuf),
+}
+
+/// `Primary` takes writes, `Replica` replays them. Configured here; observed by pings elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// In recovery: replays another server's writes and answers reads.
+    Replica,
+}
+
+/// How a group spreads its reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+    /// By chance.
+    Random,
+    /// The member with the fewest leases out.
+    LeastLoaded,
+}
+
+/// Who starts pings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Monitoring {
+    /// The router, on a thread of its own.
+    #[default]
+    Background,
+    /// The application, by `Router::monitor()`.
+    OnDemand,
+}
+
+impl Config {
+    /// The alias of this name.
+    #[must_use]
+    pub fn alias(&self, name: &str) -> Option<&AliasConfig> {
+        self.aliases.iter().find(|alias| alias.name.as_str() == name)
+    }
+}
+
+impl Target {
+    /// `host:port/database`, for logs: no user, no password.
+    #[must_use]
+    pub fn address(&self) -> String {
+        use tokio_postgres::config::Host;
+        let host = match self.postgres.get_hosts().first() {
+            Some(Host::Tcp(host)) => host.clone(),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let port = self.postgres.get_ports().first().copied().unwrap_or(5432);
+        let database = self.postgres.get_dbname().or_else(|| self.postgres.get_user()).unwrap_or("");
+        format!("{host}:{port}/{database}")
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("address", &self.address()).field("tls", &self.tls).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+        })
+    }
+}

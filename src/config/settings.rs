@@ -1,0 +1,82 @@
+//! The numbers of one server: how it is pinged and how its pool is sized, with their defaults.
+
+use std::time::Duration;
+
+/// How one server is pinged and when it counts as down. All frequencies are intervals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pings {
+    /// Between pings while the server is up. Default 120 s.
+    pub monitoring_ping_frequency: Duration,
+    /// Between pings while the server is down. Default 30 s.
+    pub outage_ping_frequency: Duration,
+    /// At most this often do errors cause a ping. Default 5 s.
+    pub error_ping_frequency: Duration,
+    /// How often an outage that lasts is logged again. Default 1 h.
+    pub outage_log_frequency: Duration,
+    /// How long a ping may take while the server is believed up. Default 3 s.
+    pub ping_timeout: Duration,
+    /// How long a ping may take while the server is down. Default 1 s.
+    pub outage_ping_timeout: Duration,
+    /// Failed pings in a row that open an outage. Default 2.
+    pub failure_threshold: u32,
+    /// Good pings in a row that close it. Default 2.
+    pub success_threshold: u32,
+    /// A server with leases out of which none has come back for this long is pinged. Default 1 s.
+    pub slow_after: Duration,
+}
+
+impl Default for Pings {
+    fn default() -> Self {
+        Self {
+            monitoring_ping_frequency: Duration::from_secs(120),
+            outage_ping_frequency: Duration::from_secs(30),
+            error_ping_frequency: Duration::from_secs(5),
+            outage_log_frequency: Duration::from_secs(3600),
+            ping_timeout: Duration::from_secs(3),
+            outage_ping_timeout: Duration::from_secs(1),
+            failure_threshold: 2,
+            success_threshold: 2,
+            slow_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Pings {
+    /// The preset `pace = "brisk"`: 10 s while up, 1 s during an outage, 200 ms after an error.
+    #[must_use]
+    pub fn brisk() -> Self {
+        Self {
+            monitoring_ping_frequency: Duration::from_secs(10),
+            outage_ping_frequency: Duration::from_secs(1),
+            error_ping_frequency: Duration::from_millis(200),
+            ..Self::default()
+        }
+    }
+}
+
+/// How the connections to one server are pooled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSettings {
+    /// Connections to the alias's own server at most. Default 16.
+    pub max_size: usize,
+    /// Connections on each failover target at most, in a pool of their own. Default half of `max_size`, at least 1.
+    pub detour_size: usize,
+    /// Connections that each detour pool keeps open, so that a detour does not start with a connect. Default 1.
+    pub min_idle: usize,
+    /// How long one `get()` may take in all. Default 5 s.
+    pub acquire_timeout: Duration,
+    /// How long one connect may take in all: DNS, TCP, TLS and login. Default 2 s.
+    pub connect_timeout: Duration,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            max_size: 16,
+            detour_size: 8,
+            min_idle: 1,
+            acquire_timeout: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(2),
+        }
+    }
+}
