@@ -2,5 +2,7 @@
 
 mod clock;
 pub mod config;
+pub mod health;
+pub mod pool;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -1,0 +1,330 @@
+//! What everybody may know about a server at every moment: one atomic word, and the counters beside it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What we believe about a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// It answers.
+    Up,
+    /// Something was seen that a ping has yet to explain. Reads still go there, over connections that are checked first.
+    Suspect,
+    /// It does not answer: an outage is open.
+    Down,
+    /// It has answered again, but not yet often enough: the outage is still open.
+    Recovering,
+}
+
+/// Grows at each transition of a server into or out of an outage: evidence from before it is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Generation(pub(crate) u32);
+
+/// A snapshot of one server, in one word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Belief(u64);
+
+const STATE: u64 = 0b11;
+const READS: u64 = 1 << 2;
+const WRITES: u64 = 1 << 3;
+const ADMITS: u64 = 1 << 4;
+const DOUBT: u64 = 1 << 5;
+const ASKED: u64 = 1 << 6;
+const RETIRED: u64 = 1 << 7;
+const GENERATION: u32 = 32;
+
+/// What a route asks of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It answers reads.
+    Reads,
+    /// It answers, and is not known to refuse writes.
+    Writes,
+}
+
+impl Need {
+    const fn mask(self) -> u64 {
+        match self {
+            Self::Reads => READS,
+            Self::Writes => READS | WRITES,
+        }
+    }
+}
+
+impl Belief {
+    /// A server nobody has pinged yet: believed up until shown otherwise.
+    pub const UNKNOWN: Self = Self(READS | WRITES | ADMITS);
+
+    /// The belief of a server in `state`, serving reads and writes as its state allows.
+    #[must_use]
+    pub const fn new(state: State, generation: Generation) -> Self {
+        let bits = match state {
+            State::Up => READS | WRITES | ADMITS,
+            State::Suspect => 1 | READS | WRITES | ADMITS | DOUBT,
+            State::Down => 2,
+            State::Recovering => 3,
+        };
+        Self(bits | (generation.0 as u64) << GENERATION)
+    }
+
+    /// The same, but taking no writes.
+    #[must_use]
+    pub const fn without_writes(self) -> Self {
+        Self(self.0 & !WRITES)
+    }
+
+    /// The same, but taking no traffic at all.
+    #[must_use]
+    pub const fn without_traffic(self) -> Self {
+        Self(self.0 & !(READS | WRITES))
+    }
+
+    /// The same, but admitting no new connection.
+    #[must_use]
+    pub const fn without_admission(self) -> Self {
+        Self(self.0 & !ADMITS)
+    }
+
+    /// The state.
+    #[must_use]
+    pub const fn state(self) -> State {
+        match self.0 & STATE {
+            0 if self.0 & DOUBT == 0 => State::Up,
+            0 | 1 => State::Suspect,
+            2 => State::Down,
+            _ => State::Recovering,
+        }
+    }
+
+    /// The generation.
+    #[must_use]
+    pub const fn generation(self) -> Generation {
+        Generation((self.0 >> GENERATION) as u32)
+    }
+
+    /// Whether a route with this need may use the server.
+    #[must_use]
+    pub const fn serves(self, need: Need) -> bool {
+        self.0 & need.mask() == need.mask()
+    }
+
+    /// Whether it may be used and nothing speaks against it: the common case, decided by one comparison.
+    #[must_use]
+    pub const fn is_clear(self, need: Need) -> bool {
+        self.0 & (need.mask() | DOUBT | RETIRED) == need.mask()
+    }
+
+    /// Whether new connections may be made.
+    #[must_use]
+    pub const fn admits(self) -> bool {
+        self.0 & ADMITS != 0
+    }
+
+    /// Whether a connection has to be checked before it is lent.
+    #[must_use]
+    pub const fn is_doubted(self) -> bool {
+        self.0 & DOUBT != 0
+    }
+
+    /// Whether a reload has replaced this server.
+    #[must_use]
+    pub const fn is_retired(self) -> bool {
+        self.0 & RETIRED != 0
+    }
+}
+
+impl std::fmt::Debug for Belief {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Belief")
+            .field("state", &self.state())
+            .field("generation", &self.generation().0)
+            .field("bits", &format_args!("{:#b}", self.0 & 0xff))
+            .finish()
+    }
+}
+
+/// What happened to requests for a server's own alias since its outage opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Reads another server took.
+    pub detoured: u64,
+    /// Requests that no server could take, or that came when the detour was full.
+    pub refused: u64,
+    /// Leases whose connection was lost while they were out.
+    pub failed: u64,
+}
+
+/// The shared record of one server: the monitor writes beliefs, everybody reads them and may raise a doubt.
+#[derive(Debug)]
+pub struct Cell {
+    belief: Line<AtomicU64>,
+    /// Low half: leases out. High half: leases that came back.
+    leases: Line<AtomicU64>,
+    detoured: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// A cache line of its own: what every request writes must not slow what every request reads.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// How many leases of a server are out and how many have come back so far (wrapping).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Leases {
+    /// Out now.
+    pub out: u32,
+    /// Came back since the start, wrapping.
+    pub returned: u32,
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self {
+            belief: Line(AtomicU64::new(Belief::UNKNOWN.0)),
+            leases: Line(AtomicU64::new(0)),
+            detoured: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Cell {
+    /// The current belief: one atomic load.
+    #[must_use]
+    pub fn belief(&self) -> Belief {
+        Belief(self.belief.0.load(Ordering::Acquire))
+    }
+
+    /// Replaces the belief. A doubt raised since the monitor last looked survives, unless the generation changes.
+    /// Only the monitor calls this.
+    pub fn publish(&self, belief: Belief) {
+        let merge = |old: u64| {
+            let stale = Belief(old).generation() != belief.generation();
+            let doubts = if stale || old & ASKED == 0 || belief.0 & READS == 0 { 0 } else { DOUBT | ASKED };
+            Some(belief.0 | doubts | old & RETIRED)
+        };
+        // The closure never returns None, so the update cannot fail.
+        let _ = self.belief.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
+    }
+
+    /// Raises a doubt with evidence from `generation`; older evidence changes nothing. True when somebody has to wake
+    /// the monitor, which is once until it has looked.
+    pub fn doubt(&self, generation: Generation) -> bool {
+        let raise = |old: u64| {
+            let current = Belief(old).generation() == generation && old & READS != 0;
+            (current && old & ASKED == 0).then_some(old | DOUBT | ASKED)
+        };
+        self.belief.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise).is_ok()
+    }
+
+    /// Whether a doubt was raised since the last call. Only the monitor calls this.
+    pub fn take_doubt(&self) -> bool {
+        self.belief.0.load(Ordering::Acquire) & ASKED != 0
+            && self.belief.0.fetch_and(!ASKED, Ordering::AcqRel) & ASKED != 0
+    }
+
+    /// Marks the server as replaced by a reload.
+    pub fn retire(&self) {
+        self.belief.0.fetch_or(RETIRED, Ordering::AcqRel);
+    }
+
+    /// Counts a lease going out.
+    pub fn lend(&self) {
+        self.leases.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a lease coming back.
+    pub fn take_back(&self) {
+        // One less below, and the carry makes it one more above: at least one lease is out, so the low half never borrows.
+        self.leases.0.fetch_add(u64::from(u32::MAX), Ordering::Relaxed);
+    }
+
+    /// How many leases are out and have come back.
+    #[must_use]
+    pub fn leases(&self) -> Leases {
+        let both = self.leases.0.load(Ordering::Relaxed);
+        Leases { out: (both & u64::from(u32::MAX)) as u32, returned: (both >> 32) as u32 }
+    }
+
+    /// Counts a read that another server took.
+    pub fn count_detoured(&self) {
+        self.detoured.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that no server could take.
+    pub fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a lease whose connection was lost.
+    pub fn count_failed(&self) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts since the start.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally { detoured: read(&self.detoured), refused: read(&self.refused), failed: read(&self.failed) }
+    }
+}
+
+impl std::ops::Sub for Tally {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            detoured: self.detoured.wrapping_sub(earlier.detoured),
+            refused: self.refused.wrapping_sub(earlier.refused),
+            failed: self.failed.wrapping_sub(earlier.failed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_wakes_the_monitor_once_until_it_looked() {
+        let cell = Cell::default();
+        assert!(cell.doubt(Generation(0)));
+        assert!(!cell.doubt(Generation(0)));
+        assert_eq!(cell.belief().state(), State::Suspect);
+        assert!(cell.take_doubt());
+        assert!(!cell.take_doubt());
+        assert!(cell.doubt(Generation(0)));
+    }
+
+    #[test]
+    fn a_doubt_from_an_older_generation_changes_nothing() {
+        let cell = Cell::default();
+        cell.publish(Belief::new(State::Up, Generation(3)));
+        assert!(!cell.doubt(Generation(2)));
+        assert!(cell.belief().is_clear(Need::Reads));
+    }
+
+    #[test]
+    fn a_doubt_raised_while_the_monitor_publishes_survives() {
+        let cell = Cell::default();
+        assert!(cell.doubt(Generation(0)));
+        cell.publish(Belief::new(State::Up, Generation(0)));
+        assert!(cell.belief().is_doubted());
+        assert!(cell.take_doubt());
+        cell.publish(Belief::new(State::Up, Generation(0)));
+        assert!(!cell.belief().is_doubted());
+    }
+
+    #[test]
+    fn leases_are_counted_out_and_back() {
+        let cell = Cell::default();
+        cell.lend();
+        cell.lend();
+        cell.take_back();
+        assert_eq!(cell.leases(), Leases { out: 1, returned: 1 });
+        cell.take_back();
+        assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
+    }
+}

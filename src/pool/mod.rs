@@ -1,0 +1,130 @@
+//! Where do connections come from? The `Backend` trait, its implementations for deadpool and bb8, and the connector they share.
+
+mod connect;
+mod server;
+
+use std::{error::Error, fmt, future::Future, time::Duration};
+
+pub use self::{
+    connect::Connector,
+    server::{Cut, Server},
+};
+use crate::config::AliasName;
+
+/// One pool of connections to one server. Implement this to put the router over a pool of your own.
+///
+/// The router bounds every wait itself, so an implementation needs no timeout of its own but the one for a connect.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// What a lease dereferences to; dropping it gives the connection back.
+    type Connection: Send + 'static;
+
+    /// Takes a connection from the pool, making one if there is room.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: the router drops this future when a better server is found or a deadline passes.
+    fn acquire(&self) -> impl Future<Output = Result<Self::Connection, AcquireError>> + Send;
+
+    /// Asks the server over this connection whether it still answers: one round trip.
+    fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send;
+
+    /// Whether this connection is known to be of no more use: closed, or not in the state in which it was lent.
+    fn is_broken(connection: &Self::Connection) -> bool;
+
+    /// Takes a connection out of the pool for good and closes it.
+    fn discard(&self, connection: Self::Connection);
+
+    /// Closes all idle connections.
+    fn evict(&self);
+
+    /// How full the pool is.
+    fn status(&self) -> PoolStatus;
+
+    /// Lends nothing more and closes idle connections.
+    fn close(&self);
+}
+
+/// A back end the router can build by itself, over connections that it makes by itself.
+pub trait FromSpec: Backend {
+    /// Builds an empty pool.
+    ///
+    /// # Errors
+    ///
+    /// When the pool refuses its settings.
+    fn from_spec(spec: PoolSpec) -> Result<Self, AcquireError>;
+}
+
+/// What a pool is to be built from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PoolSpec {
+    /// The alias whose requests it serves.
+    pub alias: AliasName,
+    /// How it makes connections.
+    pub connector: Connector,
+    /// Connections at most.
+    pub max_size: usize,
+    /// How long a connect may take: the connector enforces it.
+    pub connect_timeout: Duration,
+    /// How long the router waits for this pool at most: a bound for pools that insist on one.
+    pub acquire_timeout: Duration,
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolStatus {
+    /// Connections it may hold.
+    pub max_size: usize,
+    /// Connections it holds, idle and lent.
+    pub size: usize,
+    /// Connections that wait to be lent.
+    pub idle: usize,
+}
+
+/// Why a pool gave no connection.
+#[derive(Debug)]
+pub struct AcquireError {
+    kind: AcquireErrorKind,
+    source: Box<dyn Error + Send + Sync>,
+}
+
+/// What kind of reason it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcquireErrorKind {
+    /// No connection could be made or kept: nothing has been sent.
+    Connect,
+    /// The pool is full and nothing came back in time.
+    Exhausted,
+    /// The pool is closed, or was built wrongly.
+    Closed,
+}
+
+impl AcquireError {
+    /// An error of this kind with its cause.
+    pub fn new(kind: AcquireErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { kind, source: source.into() }
+    }
+
+    /// What kind of reason it was.
+    #[must_use]
+    pub fn kind(&self) -> AcquireErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            AcquireErrorKind::Connect => "no connection could be made",
+            AcquireErrorKind::Exhausted => "the pool is full",
+            AcquireErrorKind::Closed => "the pool is closed",
+        })
+    }
+}
+
+impl Error for AcquireError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
