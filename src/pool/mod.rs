@@ -1,12 +1,18 @@
 //! Where do connections come from? The `Backend` trait, its implementations for deadpool and bb8, and the connector they share.
 
 mod connect;
+#[cfg(feature = "deadpool")]
+mod deadpool;
+mod probe;
 mod server;
 
 use std::{error::Error, fmt, future::Future, time::Duration};
 
+#[cfg(feature = "deadpool")]
+pub use self::deadpool::{Deadpool, DeadpoolPostgres};
 pub use self::{
     connect::Connector,
+    probe::{Driver, Probe},
     server::{Cut, Server},
 };
 use crate::config::AliasName;

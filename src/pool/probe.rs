@@ -1,0 +1,46 @@
+//! What a back end has to know about a pooled connection, whatever pool lends it: is it closed, does it answer?
+
+use std::{error::Error, future::Future};
+
+/// Tells about connections of type `C`, for a back end that is generic over them.
+///
+/// [`Driver`] knows tokio-postgres and the pools over it. For another type, implement this for a marker of your own and name
+/// it as the back end's last parameter:
+///
+/// ```
+/// use pgdetour::pool::Probe;
+/// # struct OrmConnection(tokio_postgres::Client);
+///
+/// enum OrmProbe {}
+///
+/// impl Probe<OrmConnection> for OrmProbe {
+///     fn is_closed(connection: &OrmConnection) -> bool {
+///         connection.0.is_closed()
+///     }
+///
+///     async fn probe(connection: &OrmConnection) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+///         Ok(connection.0.check_connection().await?)
+///     }
+/// }
+/// ```
+pub trait Probe<C>: 'static {
+    /// Whether the connection is known to be closed. Asks nobody.
+    fn is_closed(connection: &C) -> bool;
+
+    /// Asks the server over this connection whether it still answers: one round trip.
+    fn probe(connection: &C) -> impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send;
+}
+
+/// Knows the connections that are tokio-postgres clients, bare or wrapped.
+#[derive(Debug, Clone, Copy)]
+pub enum Driver {}
+
+impl Probe<tokio_postgres::Client> for Driver {
+    fn is_closed(client: &tokio_postgres::Client) -> bool {
+        client.is_closed()
+    }
+
+    async fn probe(client: &tokio_postgres::Client) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(client.check_connection().await?)
+    }
+}
