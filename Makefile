@@ -1,0 +1,19 @@
+# Each target does its own set-up: what it needs of PostgreSQL, scripts/postgres.sh finds or fetches.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench
+
+# Run by the shell of a recipe; a failure of the script ends the recipe with the script's own words.
+WITH_POSTGRES = PG_BIN="$$(./scripts/postgres.sh)" && export PG_BIN
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## an outage, live: kills a replica under load and shows where its reads go (ARGS="--fault freeze")
+	@$(WITH_POSTGRES) && cargo run --quiet --features cli -- demo $(ARGS)
+
+test: ## all tests with all features (ARGS="--test testkit")
+	@$(WITH_POSTGRES) && cargo test --all-features $(ARGS)
+
+bench: ## the measurements behind the table in the README
+	@$(WITH_POSTGRES) && cargo bench --all-features $(ARGS)
