@@ -98,6 +98,8 @@ stage_libraries() {
 }
 
 import() {
+  # Parents keep the modes they have here, and the server runs as somebody who may not look into this user's home.
+  chmod -R a+rX "$stage"
   tar -C "$stage" --owner=0 --group=0 --numeric-owner -cf - . |
     docker import --message 'PostgreSQL for the pgdetour pair' \
       --change "LABEL pgdetour.recipe=$recipe" \

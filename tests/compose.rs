@@ -1,0 +1,81 @@
+//! Does the pair of docker-compose.yml keep its promises, with pgdetour and without? Runs wherever a Docker engine answers.
+//!
+//! One test for all claims: they share one pair, which takes longer to start than most of them to check.
+
+#[path = "compose/pair.rs"]
+mod pair;
+
+use self::pair::{Pair, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_compose_pair_keeps_its_promises() {
+    let pair = match Pair::start().await {
+        Ok(pair) => pair,
+        Err(why) => return eprintln!("skipped, no pair can run here: {why}"),
+    };
+    for fault in [Fault::Killed, Fault::Stopped, Fault::Paused, Fault::Disconnected] {
+        the_replica_comes_back_by_itself(&pair, fault).await;
+    }
+    a_promoted_replica_copies_the_primary_again_when_it_is_restarted(&pair).await;
+    a_replica_copies_the_primary_again_when_that_is_another_system(&pair).await;
+}
+
+/// What becomes of the replica's container.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Killed,
+    Stopped,
+    Paused,
+    Disconnected,
+}
+
+impl Fault {
+    async fn inject(self, pair: &Pair) {
+        match self {
+            Self::Killed => pair.compose(&["kill", "replica"]).await,
+            Self::Stopped => pair.compose(&["stop", "replica"]).await,
+            Self::Paused => pair.compose(&["pause", "replica"]).await,
+            Self::Disconnected => pair.disconnect_replica().await,
+        }
+    }
+
+    async fn heal(self, pair: &Pair) {
+        match self {
+            Self::Killed | Self::Stopped => pair.compose(&["start", "replica"]).await,
+            Self::Paused => pair.compose(&["unpause", "replica"]).await,
+            Self::Disconnected => pair.connect_replica().await,
+        }
+    }
+}
+
+async fn the_replica_comes_back_by_itself(pair: &Pair, fault: Fault) {
+    fault.inject(pair).await;
+    assert_eq!(Pair::is_replica(pair.replica_port).await, None, "a replica that is {fault:?} does not answer");
+    fault.heal(pair).await;
+    until("the replica answers again", || async { Pair::is_replica(pair.replica_port).await == Some(true) }).await;
+}
+
+async fn a_promoted_replica_copies_the_primary_again_when_it_is_restarted(pair: &Pair) {
+    pair.in_replica("SELECT pg_promote()").await;
+    until("the replica is promoted", || async { Pair::is_replica(pair.replica_port).await == Some(false) }).await;
+    pair.compose(&["restart", "replica"]).await;
+    until("the replica is one again", || async { Pair::is_replica(pair.replica_port).await == Some(true) }).await;
+}
+
+async fn a_replica_copies_the_primary_again_when_that_is_another_system(pair: &Pair) {
+    let before = system(pair.primary_port).await;
+    pair.compose(&["rm", "--stop", "--force", "primary"]).await;
+    pair.remove_primary_data().await;
+    pair.compose(&["up", "-d", "--no-deps", "primary"]).await;
+    until("the primary is another system", || async { ![None, before].contains(&system(pair.primary_port).await) })
+        .await;
+    let now = system(pair.primary_port).await;
+    until("the replica is a copy of that", || async { system(pair.replica_port).await == now }).await;
+}
+
+/// The system identifier of the server at this port, if it answers.
+async fn system(port: u16) -> Option<i64> {
+    let client = Pair::session(port).await.ok()?;
+    let row = client.query_one("SELECT system_identifier FROM pg_control_system()", &[]).await.ok()?;
+    Some(row.get(0))
+}
