@@ -1,5 +1,15 @@
 //! What do we believe about each server? The state machine, its cadences, and the word that everybody reads.
 
 mod belief;
+mod cadence;
+mod change;
+mod machine;
+mod round;
+mod signal;
 
-pub use self::belief::{Belief, Cell, Generation, Leases, Need, State, Tally};
+pub use self::{
+    belief::{Belief, Cell, Generation, Leases, Need, State, Tally},
+    change::{Action, Change, Order},
+    machine::Health,
+    signal::{Cause, Facts, Finding, Lsn, Over, PingId, Signal, SystemId, Timeline},
+};

@@ -1,0 +1,72 @@
+//! When to ping next: three frequencies, jitter, and the bound on pings that errors ask for.
+
+use std::time::{Duration, Instant};
+
+use crate::config::Pings;
+
+/// Between the good pings that close an outage: one answer may be luck.
+const RECOVERY_SPACING: Duration = Duration::from_millis(50);
+
+/// The clockwork of one server's pings.
+#[derive(Debug)]
+pub(super) struct Cadence {
+    monitoring: Duration,
+    outage: Duration,
+    error: Duration,
+    last_start: Option<Instant>,
+    last_loss: Option<Instant>,
+    chance: fastrand::Rng,
+}
+
+impl Cadence {
+    pub(super) fn new(pings: &Pings, seed: u64) -> Self {
+        Self {
+            monitoring: pings.monitoring_ping_frequency,
+            outage: pings.outage_ping_frequency,
+            error: pings.error_ping_frequency,
+            last_start: None,
+            last_loss: None,
+            chance: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// Notes that a round of pings starts.
+    pub(super) fn started(&mut self, now: Instant) {
+        self.last_start = Some(now);
+    }
+
+    /// While the server is up.
+    pub(super) fn after_good(&mut self, now: Instant) -> Instant {
+        now + self.jittered(self.monitoring)
+    }
+
+    /// While it is down.
+    pub(super) fn during_outage(&mut self, now: Instant) -> Instant {
+        now + self.jittered(self.outage)
+    }
+
+    /// Between the good pings that close an outage.
+    pub(super) fn during_recovery(&mut self, now: Instant) -> Instant {
+        now + RECOVERY_SPACING.min(self.outage)
+    }
+
+    /// After an error: now, but never sooner than the error frequency after the round before, so here the jitter only adds.
+    pub(super) fn after_error(&mut self, now: Instant) -> Instant {
+        let interval = self.error.mul_f64(self.chance.f64().mul_add(0.1, 1.0));
+        self.last_start.map_or(now, |last| (last + interval).max(now))
+    }
+
+    /// Whether the end of a watched connection may be answered at once: once per error frequency.
+    pub(super) fn may_answer_loss(&mut self, now: Instant) -> bool {
+        let may = self.last_loss.is_none_or(|last| now >= last + self.error);
+        if may {
+            self.last_loss = Some(now);
+        }
+        may
+    }
+
+    /// Within ±10 %, so that many processes do not ping in step.
+    fn jittered(&mut self, frequency: Duration) -> Duration {
+        frequency.mul_f64(self.chance.f64().mul_add(0.2, 0.9))
+    }
+}
