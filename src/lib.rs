@@ -3,6 +3,8 @@
 mod clock;
 pub mod config;
 pub mod health;
+pub mod observe;
+pub mod plan;
 pub mod pool;
 #[cfg(feature = "testkit")]
 pub mod testkit;

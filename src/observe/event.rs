@@ -1,0 +1,95 @@
+//! What the outside is told: transitions and refusals, each once, as values.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    config::{AliasName, Role},
+    health::{Cause, Tally, Timeline},
+    plan::Standing,
+};
+
+/// Something that happened to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Event {
+    /// The alias that declares the server.
+    pub alias: AliasName,
+    /// `host:port/database`.
+    pub server: Arc<str>,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The server is down.
+    OutageOpened {
+        /// Why, with the whole chain of causes.
+        cause: Cause,
+        /// Where its reads go now. `None`: nowhere.
+        detour: Option<AliasName>,
+    },
+    /// It still is: every `outage_log_frequency`.
+    OutageOngoing {
+        /// For how long.
+        duration: Duration,
+        /// What became of its requests since the outage opened.
+        tally: Tally,
+        /// Why the last ping failed.
+        cause: Cause,
+        /// How long until the next.
+        next_ping: Duration,
+    },
+    /// It is up again, and its requests go there.
+    OutageClosed {
+        /// How long it was down.
+        duration: Duration,
+        /// What became of its requests meanwhile.
+        tally: Tally,
+    },
+    /// It answers on the connections it has and admits no new ones.
+    AdmissionStopped {
+        /// Why.
+        cause: Cause,
+    },
+    /// It admits new connections again.
+    AdmissionResumed,
+    /// Pings say nothing about its health: their login is refused, or connections ran out.
+    PingInconclusive {
+        /// What they say.
+        cause: Cause,
+    },
+    /// It was promoted or demoted.
+    RoleChanged {
+        /// What it was.
+        from: Role,
+        /// What it is.
+        to: Role,
+        /// The line of history it is on.
+        timeline: Option<Timeline>,
+    },
+    /// What it may be trusted with changed.
+    StandingChanged {
+        /// From now on.
+        standing: Standing,
+    },
+}
+
+impl EventKind {
+    /// The stable name, as the log's field `event` has it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OutageOpened { .. } => "outage_opened",
+            Self::OutageOngoing { .. } => "outage_ongoing",
+            Self::OutageClosed { .. } => "outage_closed",
+            Self::AdmissionStopped { .. } => "admission_stopped",
+            Self::AdmissionResumed => "admission_resumed",
+            Self::PingInconclusive { .. } => "ping_inconclusive",
+            Self::RoleChanged { .. } => "role_changed",
+            Self::StandingChanged { .. } => "standing_changed",
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Events as `tracing` records. The names and fields here are an interface: people alert on them.
+
+use super::event::{Event, EventKind};
+
+/// Writes one event to the log: an outage at ERROR, its end at INFO.
+pub(super) fn record(event: &Event) {
+    let (name, alias, server, pid) = (event.kind.name(), event.alias.as_str(), &*event.server, std::process::id());
+    match &event.kind {
+        EventKind::OutageOpened { cause, detour } => {
+            let detour = detour.as_ref().map_or("none", |target| target.as_str());
+            tracing::error!(target: "pgdetour", event = name, alias, server, %cause, detour, pid, "outage opened");
+        }
+        EventKind::OutageOngoing { duration, tally, cause, next_ping } => tracing::error!(
+            target: "pgdetour", event = name, alias, server, duration_s = duration.as_secs_f64(),
+            detoured = tally.detoured, refused = tally.refused, failed = tally.failed, %cause,
+            next_ping_s = next_ping.as_secs_f64(), pid, "outage goes on"
+        ),
+        EventKind::OutageClosed { duration, tally } => tracing::info!(
+            target: "pgdetour", event = name, alias, server, duration_s = duration.as_secs_f64(),
+            detoured = tally.detoured, refused = tally.refused, failed = tally.failed, pid, "recovered"
+        ),
+        EventKind::AdmissionStopped { cause } => {
+            tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "no new connections admitted");
+        }
+        EventKind::AdmissionResumed => {
+            tracing::info!(target: "pgdetour", event = name, alias, server, pid, "new connections admitted again");
+        }
+        EventKind::PingInconclusive { cause } => {
+            tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "ping tells nothing of the server's health");
+        }
+        EventKind::RoleChanged { from, to, timeline } => {
+            let timeline = timeline.map(|timeline| timeline.0);
+            tracing::warn!(target: "pgdetour", event = name, alias, server, %from, %to, timeline, pid, "role changed");
+        }
+        EventKind::StandingChanged { standing } => {
+            tracing::error!(target: "pgdetour", event = name, alias, server, %standing, pid, "standing changed");
+        }
+    }
+}

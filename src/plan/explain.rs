@@ -1,0 +1,137 @@
+//! The same decision with its reasons: which servers in which order, and why each of the others is out.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    config::AliasName,
+    health::{Cause, Need, State},
+    plan::table::{Entry, Standing},
+};
+
+/// Where a request for an alias would go now, and why.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The alias.
+    pub alias: AliasName,
+    /// Every server the alias may use, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One server of a plan.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The alias that declares the server.
+    pub alias: AliasName,
+    /// `host:port/database`.
+    pub address: String,
+    /// Whether it stands in for the alias's own servers.
+    pub detour: bool,
+    /// Whether a request may go there, and if not, why.
+    pub reason: Reason,
+}
+
+/// What decides about one server of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Requests go there.
+    Usable,
+    /// They go there too, over connections that are checked first: something was seen that a ping has yet to explain.
+    Suspect,
+    /// An outage is open.
+    Down {
+        /// For how long.
+        lasting: Duration,
+        /// Why the last ping failed.
+        cause: Cause,
+    },
+    /// It answers again, but not yet often enough.
+    Recovering {
+        /// How long the outage has lasted.
+        lasting: Duration,
+    },
+    /// It may not be trusted with this.
+    Unfit(Standing),
+}
+
+impl Reason {
+    /// The reason for one server, of which `need` is asked and whose outage, if any, lasts for `lasting`.
+    #[must_use]
+    pub fn of(entry: &Entry, need: Need, lasting: Duration) -> Self {
+        let belief = entry.belief();
+        match (&entry.known.outage, entry.known.belief.state()) {
+            (_, State::Recovering) => Self::Recovering { lasting },
+            (Some((_, cause)), _) => Self::Down { lasting, cause: cause.clone() },
+            _ if !belief.serves(need) => Self::Unfit(entry.standing.clone()),
+            (None, State::Up) => Self::Usable,
+            (None, State::Suspect | State::Down) => Self::Suspect,
+        }
+    }
+
+    /// Whether a request may go there.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        matches!(self, Self::Usable | Self::Suspect)
+    }
+}
+
+impl Plan {
+    /// The server a request would be sent to first.
+    #[must_use]
+    pub fn target(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.reason.is_usable())
+    }
+
+    /// Whether a request would go on a detour.
+    #[must_use]
+    pub fn is_detour(&self) -> bool {
+        self.target().is_some_and(|step| step.detour)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.target() {
+            Some(step) if step.detour => write!(f, "{} -> {} (detour)", self.alias, step.alias)?,
+            Some(step) => write!(f, "{} -> {}", self.alias, step.alias)?,
+            None => write!(f, "{} -> no usable server", self.alias)?,
+        }
+        self.steps.iter().try_for_each(|step| write!(f, "\n  {step}"))
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.alias, self.address, self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usable => f.write_str("up"),
+            Self::Suspect => f.write_str("suspect: connections are checked before they are lent"),
+            Self::Down { lasting, cause } => write!(f, "down for {}: {cause}", rounded(*lasting)),
+            Self::Recovering { lasting } => write!(f, "recovering after {}", rounded(*lasting)),
+            Self::Unfit(standing) => write!(f, "{standing}"),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sound => f.write_str("up"),
+            Self::NotPrimary => f.write_str("declared a primary, but it is in recovery and takes no writes"),
+            Self::SplitBrain { other } => write!(f, "takes no writes: {other} is writable too, and not behind"),
+            Self::Foreign { expected, found } => {
+                write!(f, "belongs to another cluster (system identifier {}, not {})", found.0, expected.0)
+            }
+        }
+    }
+}
+
+/// A duration to the millisecond, as people read it.
+fn rounded(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+}

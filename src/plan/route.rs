@@ -1,0 +1,126 @@
+//! The routing decision: a few atomic loads, no clock, no lock, no allocation.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::{
+    config::Balance,
+    health::{Belief, Need},
+};
+
+/// One place a request may be sent to.
+pub trait Candidate {
+    /// What is believed about its server.
+    fn belief(&self) -> Belief;
+
+    /// Leases out on its server.
+    fn load(&self) -> u32;
+}
+
+/// Where the requests of one alias go: its own servers, and in their outage the failover chain.
+#[derive(Debug)]
+pub struct Route<C> {
+    need: Need,
+    own: Box<[C]>,
+    failover: Box<[C]>,
+    balance: Balance,
+    turn: AtomicUsize,
+}
+
+/// A candidate that was chosen.
+#[derive(Debug)]
+pub struct Choice<'a, C> {
+    /// The candidate.
+    pub candidate: &'a C,
+    /// Whether it stands in for the alias's own servers.
+    pub detour: bool,
+    /// Whether nothing speaks against its server.
+    pub clear: bool,
+}
+
+impl<C: Candidate> Route<C> {
+    /// A route over its own servers, one or, for a group, several, and the chain that stands in for them.
+    #[must_use]
+    pub fn new(need: Need, own: Vec<C>, failover: Vec<C>, balance: Balance) -> Self {
+        Self { need, own: own.into(), failover: failover.into(), balance, turn: AtomicUsize::new(0) }
+    }
+
+    /// Where a request goes now, or `None` if no server is usable.
+    #[must_use]
+    pub fn choose(&self) -> Option<Choice<'_, C>> {
+        if let [only] = &*self.own {
+            let belief = only.belief();
+            if belief.is_clear(self.need) {
+                return Some(Choice { candidate: only, detour: false, clear: true });
+            }
+        }
+        self.plan().next()
+    }
+
+    /// All usable places for one request, best first; `choose` gives the first of them.
+    pub fn plan(&self) -> impl Iterator<Item = Choice<'_, C>> {
+        self.choices()
+    }
+
+    /// The alias's own servers, usable or not.
+    #[must_use]
+    pub fn own(&self) -> &[C] {
+        &self.own
+    }
+
+    /// The chain that stands in for them, usable or not.
+    #[must_use]
+    pub fn failover(&self) -> &[C] {
+        &self.failover
+    }
+
+    /// What the alias's own servers have to serve.
+    #[must_use]
+    pub fn need(&self) -> Need {
+        self.need
+    }
+
+    fn choices(&self) -> impl Iterator<Item = Choice<'_, C>> {
+        let start = self.start();
+        let count = self.own.len();
+        let own = (0..count).map(move |offset| &self.own[(start + offset) % count]);
+        let own = own.filter_map(|candidate| usable(candidate, self.need, false));
+        let failover = self.failover.iter().filter_map(|candidate| usable(candidate, Need::Reads, true));
+        own.chain(failover)
+    }
+
+    /// The member of a group that is asked first.
+    fn start(&self) -> usize {
+        if self.own.len() < 2 {
+            return 0;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match self.balance {
+            Balance::RoundRobin => turn % self.own.len(),
+            Balance::Random => scatter(turn) % self.own.len(),
+            Balance::LeastLoaded => self.least_loaded(turn),
+        }
+    }
+
+    /// The usable member with the fewest leases out; on a tie they take turns.
+    fn least_loaded(&self, turn: usize) -> usize {
+        let count = self.own.len();
+        let members = (0..count).map(|offset| (turn + offset) % count);
+        members
+            .filter(|&index| self.own[index].belief().serves(self.need))
+            .min_by_key(|&index| self.own[index].load())
+            .unwrap_or(turn % count)
+    }
+}
+
+fn usable<C: Candidate>(candidate: &C, need: Need, detour: bool) -> Option<Choice<'_, C>> {
+    let belief = candidate.belief();
+    belief.serves(need).then(|| Choice { candidate, detour, clear: belief.is_clear(need) })
+}
+
+/// Spreads a counter evenly and without pattern (the finalizer of SplitMix64), so that chance costs no lock.
+fn scatter(turn: usize) -> usize {
+    let mut z = (turn as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ (z >> 31)) as usize
+}

@@ -1,0 +1,175 @@
+//! What is known of all servers together, and which of them may be trusted with what.
+
+use std::{collections::HashMap, time::Instant};
+
+use crate::{
+    config::{AliasKind, AliasName, Config, Role},
+    health::{Belief, Cause, Facts, SystemId, Timeline},
+};
+
+/// Why a server may be trusted with less than its health allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Standing {
+    /// Nothing against it.
+    Sound,
+    /// Declared a primary, but it is in recovery: it takes reads and no writes.
+    NotPrimary,
+    /// Another server of the cluster takes writes too and is ahead, or neither is: it takes no writes.
+    SplitBrain {
+        /// The other one.
+        other: AliasName,
+    },
+    /// It belongs to another cluster than the primary: it takes no traffic.
+    Foreign {
+        /// The cluster of the primary.
+        expected: SystemId,
+        /// Its own.
+        found: SystemId,
+    },
+}
+
+/// One server as the monitor knows it.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The alias that declares it.
+    pub name: AliasName,
+    /// `host:port/database`.
+    pub address: String,
+    /// What it is meant to be.
+    pub declared: Role,
+    /// State, generation and admission; role and identity not weighed yet.
+    pub belief: Belief,
+    /// What its last good ping read.
+    pub facts: Option<Facts>,
+    /// Since when it is down, and why its last ping failed.
+    pub outage: Option<(Instant, Cause)>,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The server.
+    pub known: Known,
+    /// What speaks against it.
+    pub standing: Standing,
+}
+
+impl Entry {
+    /// The belief everybody may act upon: health and standing together.
+    #[must_use]
+    pub fn belief(&self) -> Belief {
+        match self.standing {
+            Standing::Sound => self.known.belief,
+            Standing::NotPrimary | Standing::SplitBrain { .. } => self.known.belief.without_writes(),
+            Standing::Foreign { .. } => self.known.belief.without_traffic(),
+        }
+    }
+}
+
+/// The immutable snapshot of all servers, from which every route is explained.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    entries: Vec<Entry>,
+}
+
+impl Table {
+    /// All servers, in the order of declaration.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The server this alias declares.
+    #[must_use]
+    pub fn get(&self, name: &AliasName) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.known.name == *name)
+    }
+}
+
+/// Weighs servers against each other. It remembers which cluster each set of aliases belongs to: the first answer of its
+/// primary decides for good, so that a foreign server that takes over an address is never accepted by itself.
+#[derive(Debug)]
+pub struct Judge {
+    /// The set of related aliases each server belongs to.
+    cluster: HashMap<AliasName, usize>,
+    pinned: HashMap<usize, SystemId>,
+}
+
+impl Judge {
+    /// A judge of the servers of this configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self { cluster: clusters(config), pinned: HashMap::new() }
+    }
+
+    /// The table of these servers.
+    #[must_use]
+    pub fn judge(&mut self, servers: Vec<Known>) -> Table {
+        self.pin(&servers);
+        let standings: Vec<Standing> = servers.iter().map(|server| self.standing(server, &servers)).collect();
+        let entries = servers.into_iter().zip(standings).map(|(known, standing)| Entry { known, standing }).collect();
+        Table { entries }
+    }
+
+    fn cluster_of(&self, server: &Known) -> Option<usize> {
+        self.cluster.get(&server.name).copied()
+    }
+
+    fn pin(&mut self, servers: &[Known]) {
+        for server in servers.iter().filter(|server| server.declared == Role::Primary) {
+            if let (Some(cluster), Some(system)) = (self.cluster_of(server), system_of(server)) {
+                self.pinned.entry(cluster).or_insert(system);
+            }
+        }
+    }
+
+    fn standing(&self, server: &Known, all: &[Known]) -> Standing {
+        let expected = self.cluster_of(server).and_then(|cluster| self.pinned.get(&cluster).copied());
+        if let (Some(expected), Some(found)) = (expected, system_of(server))
+            && expected != found
+        {
+            return Standing::Foreign { expected, found };
+        }
+        match server.facts {
+            Some(facts) if facts.role == Role::Primary => self.rival(server, facts.timeline, all),
+            Some(_) if server.declared == Role::Primary => Standing::NotPrimary,
+            _ => Standing::Sound,
+        }
+    }
+
+    /// Of two servers of one cluster that both take writes the higher timeline wins; on a tie neither takes a write.
+    fn rival(&self, server: &Known, timeline: Option<Timeline>, all: &[Known]) -> Standing {
+        let rival = all.iter().find(|other| {
+            let writable = other.facts.filter(|facts| facts.role == Role::Primary);
+            other.name != server.name
+                && other.address != server.address
+                && other.outage.is_none()
+                && self.cluster_of(other) == self.cluster_of(server)
+                && system_of(other) == system_of(server)
+                && writable.is_some_and(|facts| facts.timeline >= timeline)
+        });
+        rival.map_or(Standing::Sound, |other| Standing::SplitBrain { other: other.name.clone() })
+    }
+}
+
+fn system_of(server: &Known) -> Option<SystemId> {
+    server.facts.and_then(|facts| facts.system)
+}
+
+/// Aliases that stand in for each other, directly or not, are of one cluster.
+fn clusters(config: &Config) -> HashMap<AliasName, usize> {
+    let mut cluster: HashMap<AliasName, usize> =
+        config.aliases.iter().enumerate().map(|(index, alias)| (alias.name.clone(), index)).collect();
+    for alias in &config.aliases {
+        let members: &[AliasName] = match &alias.kind {
+            AliasKind::Server(_) => &[],
+            AliasKind::Group { members, .. } => members,
+        };
+        for related in alias.failover.iter().chain(members) {
+            let (Some(&one), Some(&other)) = (cluster.get(&alias.name), cluster.get(related)) else { continue };
+            cluster.values_mut().filter(|value| **value == other).for_each(|value| *value = one);
+        }
+    }
+    cluster
+}
