@@ -1,13 +1,18 @@
 //! Where do connections come from? The `Backend` trait, its implementations for deadpool and bb8, and the connector they share.
 
+#[cfg(feature = "bb8")]
+mod bb8;
 mod connect;
 #[cfg(feature = "deadpool")]
 mod deadpool;
 mod probe;
 mod server;
+mod warm;
 
-use std::{error::Error, fmt, future::Future, time::Duration};
+use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
+#[cfg(feature = "bb8")]
+pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
 #[cfg(feature = "deadpool")]
 pub use self::deadpool::{Deadpool, DeadpoolPostgres};
 pub use self::{
@@ -48,6 +53,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Lends nothing more and closes idle connections.
     fn close(&self);
+
+    /// Opens connections until `idle` of them wait to be lent, as far as there is room, and lends none of them for longer
+    /// than it takes to ask for the others.
+    ///
+    /// # Errors
+    ///
+    /// The first connect that failed; the others are given up.
+    fn warm(&self, idle: usize) -> impl Future<Output = Result<(), AcquireError>> + Send {
+        warm::warm(self, idle)
+    }
 }
 
 /// A back end the router can build by itself, over connections that it makes by itself.
@@ -87,11 +102,11 @@ pub struct PoolStatus {
     pub idle: usize,
 }
 
-/// Why a pool gave no connection.
-#[derive(Debug)]
+/// Why a pool gave no connection. Cloning is cheap: all who waited for the same connect share its cause.
+#[derive(Debug, Clone)]
 pub struct AcquireError {
     kind: AcquireErrorKind,
-    source: Box<dyn Error + Send + Sync>,
+    source: Arc<dyn Error + Send + Sync>,
 }
 
 /// What kind of reason it was.
@@ -109,7 +124,7 @@ pub enum AcquireErrorKind {
 impl AcquireError {
     /// An error of this kind with its cause.
     pub fn new(kind: AcquireErrorKind, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { kind, source: source.into() }
+        Self { kind, source: Arc::from(source.into()) }
     }
 
     /// What kind of reason it was.
