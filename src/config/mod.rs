@@ -1,12 +1,27 @@
 //! What does the user ask for? Aliases, frequencies, pools and secrets, checked as a whole before anything starts.
 
+mod builder;
+mod chain;
+mod check;
+mod error;
+mod load;
 mod name;
+mod numbers;
+mod raw;
+mod read;
+mod schema;
+mod secret;
 mod settings;
+mod source;
+mod url;
 
 use std::fmt;
 
 pub use self::{
+    builder::ConfigBuilder,
+    error::{ConfigError, Mistake},
     name::{AliasName, InvalidName},
+    schema::{KEYS, Key, Kind, Level},
     settings::{Pings, PoolSettings},
 };
 
@@ -18,6 +33,8 @@ pub struct Config {
     pub aliases: Vec<AliasConfig>,
     /// Who starts pings.
     pub monitoring: Monitoring,
+    /// What holds but is probably not meant: two aliases for one server, a password file that everybody can read.
+    pub warnings: Vec<Mistake>,
 }
 
 /// One declared alias.

@@ -1,0 +1,143 @@
+//! A configuration in code, with the same checks and the same errors as one in a file.
+
+use secrecy::SecretString;
+
+use super::{
+    AliasName, Balance, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
+    error::{At, Given, Mistake, Problem},
+    load::{compile, process_environment},
+    raw::{Raw, RawAlias},
+};
+
+impl Config {
+    /// Builds a configuration in code.
+    ///
+    /// ```
+    /// use pgdetour::config::{Config, Pings, Role};
+    ///
+    /// let config = Config::builder()
+    ///     .pings(Pings::brisk())
+    ///     .server("primary", Role::Primary, "postgres://app@localhost:5433/app")
+    ///     .server("replica", Role::Replica, "postgres://app@localhost:5434/app")
+    ///     .build()?;
+    /// assert_eq!(config.alias("replica").expect("declared above").failover[0].as_str(), "primary");
+    /// # Ok::<(), pgdetour::config::ConfigError>(())
+    /// ```
+    pub fn builder() -> ConfigBuilder {
+        ConfigBuilder { raw: Raw::default(), mistakes: Vec::new(), environment: None }
+    }
+}
+
+/// Builds a [`Config`] in code. Mistakes are told by [`ConfigBuilder::build`], all at once.
+#[derive(Debug)]
+#[must_use]
+pub struct ConfigBuilder {
+    raw: Raw,
+    mistakes: Vec<Mistake>,
+    environment: Option<Vec<(String, String)>>,
+}
+
+impl ConfigBuilder {
+    /// How every server is pinged that has no pings of its own.
+    pub fn pings(mut self, pings: Pings) -> Self {
+        self.raw.numbers.set_pings(&pings, "");
+        self
+    }
+
+    /// How every alias is pooled that has no pool settings of its own.
+    pub fn pool(mut self, pool: PoolSettings) -> Self {
+        self.raw.numbers.set_pool(&pool, "");
+        self
+    }
+
+    /// Who starts pings.
+    pub fn monitoring(mut self, monitoring: Monitoring) -> Self {
+        self.raw.monitoring = monitoring;
+        self
+    }
+
+    /// Declares a server: its URL is a libpq URL or `key=value` text.
+    pub fn server(self, name: &str, role: Role, url: impl Into<String>) -> Self {
+        let url = SecretString::from(url.into());
+        self.declare(name, |alias| {
+            alias.role = Some(Given { value: role, at: alias.at_key("role") });
+            alias.url = Some(Given { value: url, at: alias.at_key("url") });
+        })
+    }
+
+    /// Declares a group of servers.
+    pub fn group<M: Into<String>>(self, name: &str, members: impl IntoIterator<Item = M>, balance: Balance) -> Self {
+        let members = members.into_iter().map(Into::into).collect();
+        self.declare(name, |alias| {
+            alias.members = Some(Given { value: members, at: alias.at_key("members") });
+            alias.balance = Some(Given { value: balance, at: alias.at_key("balance") });
+        })
+    }
+
+    /// The aliases that take the reads of `alias` during an outage, in order; none at all for no failover.
+    pub fn failover<T: Into<String>>(self, alias: &str, targets: impl IntoIterator<Item = T>) -> Self {
+        let targets = targets.into_iter().map(Into::into).collect();
+        self.change(alias, "failover", |alias| {
+            alias.failover = Some(Given { value: targets, at: alias.at_key("failover") });
+        })
+    }
+
+    /// The password of `alias`, when it is not in its URL.
+    pub fn password(self, alias: &str, password: impl Into<String>) -> Self {
+        let password = SecretString::from(password.into());
+        self.change(alias, "password", |alias| alias.password = Some(password))
+    }
+
+    /// How the server of `alias` is pinged.
+    pub fn pings_of(self, alias: &str, pings: Pings) -> Self {
+        self.change(alias, "pings", |alias| alias.numbers.set_pings(&pings, &format!("alias.{}.", alias.name)))
+    }
+
+    /// How `alias` is pooled.
+    pub fn pool_of(self, alias: &str, pool: PoolSettings) -> Self {
+        self.change(alias, "pool", |alias| alias.numbers.set_pool(&pool, &format!("alias.{}.", alias.name)))
+    }
+
+    /// Takes `USER`, `HOME` and `PGPASSFILE` from here instead of from the process.
+    pub fn environment<N: Into<String>, V: Into<String>>(mut self, pairs: impl IntoIterator<Item = (N, V)>) -> Self {
+        self.environment = Some(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
+        self
+    }
+
+    /// Checks everything.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake, as [`Config::from_file`] tells them.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        compile(&self.raw, self.mistakes, &self.environment.unwrap_or_else(process_environment))
+    }
+
+    fn declare(mut self, name: &str, fill: impl FnOnce(&mut RawAlias)) -> Self {
+        let at = At::code(format!("alias.{name}"));
+        match AliasName::new(name) {
+            Err(invalid) => self.mistakes.push(at.mistake(Problem::bare(format!("not a name: {invalid}")))),
+            Ok(_) if self.raw.aliases.iter().any(|alias| alias.name.as_str() == name) => {
+                self.mistakes.push(at.mistake(Problem::new("is declared twice", "leave one out")));
+            }
+            Ok(name) => {
+                let mut alias = RawAlias::new(name, at);
+                fill(&mut alias);
+                self.raw.aliases.push(alias);
+            }
+        }
+        self
+    }
+
+    fn change(mut self, name: &str, key: &str, fill: impl FnOnce(&mut RawAlias)) -> Self {
+        match self.raw.aliases.iter_mut().find(|alias| alias.name.as_str() == name) {
+            Some(alias) => fill(alias),
+            None => {
+                let declared = self.raw.aliases.iter().map(|alias| alias.name.as_str());
+                let problem = Problem::none_of("is of no alias that was declared before", name, declared);
+                self.mistakes.push(At::code(format!("alias.{name}.{key}")).mistake(problem));
+            }
+        }
+        self
+    }
+}

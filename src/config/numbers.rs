@@ -1,0 +1,188 @@
+//! From written durations and counts to [`Pings`] and [`PoolSettings`]: what is not written gives way to what is.
+
+use std::time::Duration;
+
+use super::{
+    Pings, PoolSettings,
+    error::{At, Given, Mistake, Problem},
+    raw::Numbers,
+};
+
+/// More than any of these can mean, and little enough to be added to an instant.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// PostgreSQL's own limit of `max_connections`.
+const MOST_CONNECTIONS: usize = 262_143;
+
+/// Pairs of which the first may not be longer than the second.
+const ORDERED: [(&str, &str); 5] = [
+    ("outage_ping_frequency", "monitoring_ping_frequency"),
+    ("error_ping_frequency", "outage_ping_frequency"),
+    ("ping_timeout", "monitoring_ping_frequency"),
+    ("outage_ping_timeout", "ping_timeout"),
+    ("outage_ping_timeout", "outage_ping_frequency"),
+];
+
+/// An alias's numbers over the global ones.
+pub(super) struct Layered<'a> {
+    alias: &'a Numbers,
+    global: &'a Numbers,
+}
+
+impl<'a> Layered<'a> {
+    pub(super) fn new(alias: &'a Numbers, global: &'a Numbers) -> Self {
+        Self { alias, global }
+    }
+
+    /// How the server is pinged.
+    pub(super) fn pings(&self, defaults: &Pings) -> Pings {
+        let monitoring = self.duration("monitoring_ping_frequency", defaults.monitoring_ping_frequency);
+        let outage = self.duration("outage_ping_frequency", defaults.outage_ping_frequency.min(monitoring));
+        let ping_timeout = self.duration("ping_timeout", defaults.ping_timeout.min(monitoring));
+        Pings {
+            monitoring_ping_frequency: monitoring,
+            outage_ping_frequency: outage,
+            error_ping_frequency: self.duration("error_ping_frequency", defaults.error_ping_frequency.min(outage)),
+            outage_log_frequency: self.duration("outage_log_frequency", defaults.outage_log_frequency),
+            ping_timeout,
+            outage_ping_timeout: self
+                .duration("outage_ping_timeout", defaults.outage_ping_timeout.min(ping_timeout).min(outage)),
+            failure_threshold: self.threshold("failure_threshold", defaults.failure_threshold),
+            success_threshold: self.threshold("success_threshold", defaults.success_threshold),
+            slow_after: self.duration("slow_after", defaults.slow_after),
+        }
+    }
+
+    /// How the connections are pooled; `url_timeout` is the URL's `connect_timeout`, which the key overrides.
+    pub(super) fn pool(&self, url_timeout: Option<Duration>) -> PoolSettings {
+        let defaults = PoolSettings::default();
+        let max_size = self.count("max_size", defaults.max_size);
+        let detour_size = self.count("detour_size", (max_size / 2).max(1));
+        let connect_timeout = match (self.alias.durations.get("connect_timeout"), url_timeout) {
+            (Some(given), _) => given.value,
+            (None, Some(timeout)) => timeout,
+            (None, None) => self.duration("connect_timeout", defaults.connect_timeout),
+        };
+        PoolSettings {
+            max_size,
+            detour_size,
+            min_idle: self.count("min_idle", defaults.min_idle.min(detour_size)),
+            acquire_timeout: self.duration("acquire_timeout", defaults.acquire_timeout),
+            connect_timeout,
+        }
+    }
+
+    /// Pings that no server could be asked with: inverted frequencies and timeouts.
+    pub(super) fn inverted_pings(&self, pings: &Pings, at: &At) -> Vec<Mistake> {
+        let value = |key: &str| match key {
+            "monitoring_ping_frequency" => pings.monitoring_ping_frequency,
+            "outage_ping_frequency" => pings.outage_ping_frequency,
+            "error_ping_frequency" => pings.error_ping_frequency,
+            "ping_timeout" => pings.ping_timeout,
+            _ => pings.outage_ping_timeout,
+        };
+        let inverted = ORDERED.iter().filter(|(short, long)| value(short) > value(long));
+        inverted.map(|(short, long)| self.inverted(short, (long, value(long)), at)).collect()
+    }
+
+    /// More idle connections than a detour may hold.
+    pub(super) fn inverted_pool(&self, pool: &PoolSettings) -> Option<Mistake> {
+        let given = self.alias.counts.get("min_idle").or_else(|| self.global.counts.get("min_idle"))?;
+        (pool.min_idle > pool.detour_size).then(|| {
+            let limit = pool.detour_size;
+            given.at.mistake(Problem::new(
+                format!("{} is more than detour_size ({limit})", given.value),
+                format!("write at most {limit}, or a larger detour_size"),
+            ))
+        })
+    }
+
+    fn inverted(&self, short: &str, (long, limit): (&str, Duration), alias: &At) -> Mistake {
+        let limit = humantime::format_duration(limit);
+        let written = |key: &str| self.alias.durations.get(key).or_else(|| self.global.durations.get(key));
+        // A mistake is told once, not once per alias: at the key that was written, the shorter one first.
+        if let Some(Given { value, at }) = written(short) {
+            let value = humantime::format_duration(*value);
+            let from = if written(long).is_some() { "" } else { ", the default" };
+            return at.mistake(Problem::new(
+                format!("{value} is longer than {long} ({limit}{from})"),
+                format!("write at most {limit}, or a longer {long}"),
+            ));
+        }
+        let at = written(long).map_or(alias, |given| &given.at);
+        at.mistake(Problem::new(format!("{limit} is shorter than {short}"), format!("write a shorter {short} as well")))
+    }
+
+    fn duration(&self, key: &str, default: Duration) -> Duration {
+        self.alias.durations.get(key).or_else(|| self.global.durations.get(key)).map_or(default, |given| given.value)
+    }
+
+    fn count(&self, key: &str, default: usize) -> usize {
+        self.alias.counts.get(key).or_else(|| self.global.counts.get(key)).map_or(default, |given| given.value)
+    }
+
+    fn threshold(&self, key: &str, default: u32) -> u32 {
+        u32::try_from(self.count(key, default as usize)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Numbers {
+    /// Values that can mean nothing: zero, or beyond all limits.
+    pub(super) fn senseless(&self) -> Vec<Mistake> {
+        let durations = self.durations.values().filter_map(|given| {
+            let problem = match given.value {
+                Duration::ZERO => Problem::new("should not be zero", "write a duration like \"5s\" or \"200ms\""),
+                value if value > LONGEST => Problem::bare("longer than a year"),
+                _ => return None,
+            };
+            Some(given.at.mistake(problem))
+        });
+        let counts = self.counts.iter().filter_map(|(key, given)| {
+            let problem = match (given.value, *key) {
+                (0, "min_idle") => return None,
+                (0, _) => Problem::new("should not be zero", "write 1 or more"),
+                (value, _) if value > MOST_CONNECTIONS => Problem::bare(format!("more than {MOST_CONNECTIONS}")),
+                _ => return None,
+            };
+            Some(given.at.mistake(problem))
+        });
+        durations.chain(counts).collect()
+    }
+
+    /// Every key written, from code.
+    pub(super) fn set_pings(&mut self, pings: &Pings, place: &str) {
+        let durations = [
+            ("monitoring_ping_frequency", pings.monitoring_ping_frequency),
+            ("outage_ping_frequency", pings.outage_ping_frequency),
+            ("error_ping_frequency", pings.error_ping_frequency),
+            ("outage_log_frequency", pings.outage_log_frequency),
+            ("ping_timeout", pings.ping_timeout),
+            ("outage_ping_timeout", pings.outage_ping_timeout),
+            ("slow_after", pings.slow_after),
+        ];
+        let counts = [("failure_threshold", pings.failure_threshold), ("success_threshold", pings.success_threshold)];
+        self.set_durations(&durations, place);
+        self.set_counts(&counts.map(|(key, value)| (key, value as usize)), place);
+    }
+
+    /// Every key written, from code.
+    pub(super) fn set_pool(&mut self, pool: &PoolSettings, place: &str) {
+        self.set_durations(
+            &[("acquire_timeout", pool.acquire_timeout), ("connect_timeout", pool.connect_timeout)],
+            place,
+        );
+        let counts = [("max_size", pool.max_size), ("detour_size", pool.detour_size), ("min_idle", pool.min_idle)];
+        self.set_counts(&counts, place);
+    }
+
+    fn set_durations(&mut self, durations: &[(&'static str, Duration)], place: &str) {
+        for (key, value) in durations {
+            self.durations.insert(key, Given { value: *value, at: At::code(format!("{place}{key}")) });
+        }
+    }
+
+    fn set_counts(&mut self, counts: &[(&'static str, usize)], place: &str) {
+        for (key, value) in counts {
+            self.counts.insert(key, Given { value: *value, at: At::code(format!("{place}{key}")) });
+        }
+    }
+}

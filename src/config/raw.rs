@@ -1,0 +1,73 @@
+//! What somebody wrote, typed but not yet checked as a whole: files, environment and code all end up here.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+
+use super::{
+    AliasName, Balance, Monitoring, Role,
+    error::{At, Given},
+};
+
+/// A whole configuration as written.
+#[derive(Debug, Default)]
+pub(super) struct Raw {
+    /// The configuration as a whole.
+    pub(super) at: At,
+    pub(super) monitoring: Monitoring,
+    pub(super) brisk: bool,
+    pub(super) numbers: Numbers,
+    pub(super) aliases: Vec<RawAlias>,
+}
+
+/// One `[alias.NAME]`.
+#[derive(Debug)]
+pub(super) struct RawAlias {
+    pub(super) name: AliasName,
+    pub(super) at: At,
+    pub(super) role: Option<Given<Role>>,
+    pub(super) url: Option<Given<SecretString>>,
+    pub(super) password: Option<SecretString>,
+    pub(super) password_file: Option<Given<PathBuf>>,
+    pub(super) failover: Option<Given<Vec<String>>>,
+    pub(super) members: Option<Given<Vec<String>>>,
+    pub(super) balance: Option<Given<Balance>>,
+    pub(super) numbers: Numbers,
+    /// Keys that stand here but could not be read: their absence is no further mistake.
+    pub(super) unread: Vec<String>,
+}
+
+/// The durations and counts of one level, by key.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Numbers {
+    pub(super) durations: BTreeMap<&'static str, Given<Duration>>,
+    pub(super) counts: BTreeMap<&'static str, Given<usize>>,
+}
+
+impl RawAlias {
+    pub(super) fn new(name: AliasName, at: At) -> Self {
+        Self {
+            name,
+            at,
+            role: None,
+            url: None,
+            password: None,
+            password_file: None,
+            failover: None,
+            members: None,
+            balance: None,
+            numbers: Numbers::default(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Whether `key` was not even tried.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        !self.unread.iter().any(|unread| unread == key)
+    }
+
+    /// The place of a key of this alias that is not written.
+    pub(super) fn at_key(&self, key: &str) -> At {
+        At { key: format!("{}.{key}", self.at.key), ..self.at.clone() }
+    }
+}

@@ -1,0 +1,220 @@
+//! From merged values to [`Raw`]: finds unknown keys and wrong types, every one of them.
+
+use std::{path::PathBuf, time::Duration};
+
+use figment::value::{Dict, Value};
+use secrecy::SecretString;
+
+use super::{
+    AliasName, Balance, Monitoring, Role,
+    error::{At, Given, Mistake, Problem},
+    raw::{Numbers, Raw, RawAlias},
+    schema::{KEYS, Key, Kind},
+    source::Sources,
+};
+
+/// What could be read, and every mistake on the way.
+pub(super) fn read(sources: &Sources) -> (Raw, Vec<Mistake>) {
+    let mut reader = Reader { sources, mistakes: Vec::new() };
+    let raw = reader.whole(&sources.values());
+    (raw, reader.mistakes)
+}
+
+struct Reader<'a> {
+    sources: &'a Sources,
+    mistakes: Vec<Mistake>,
+}
+
+/// One value that had the type its key takes.
+enum Typed {
+    Duration(Duration),
+    Count(usize),
+    Word(&'static str),
+    Text(String),
+    Aliases(Vec<String>),
+}
+
+impl Reader<'_> {
+    fn whole(&mut self, values: &Dict) -> Raw {
+        let mut raw = Raw { at: self.sources.whole(), ..Raw::default() };
+        for (name, value) in values {
+            let path = [name.as_str()];
+            if name == "alias" {
+                self.aliases(value, &mut raw);
+                continue;
+            }
+            let at = self.sources.at(&path, value.tag());
+            let Some(key) = self.known(name, &at, Key::is_global) else { continue };
+            match (key.name, self.typed(key, value, &at)) {
+                (_, None) => {}
+                ("pace", _) => raw.brisk = true,
+                ("monitoring", Some(Typed::Word("on-demand"))) => raw.monitoring = Monitoring::OnDemand,
+                (_, Some(typed)) => raw.numbers.set(key.name, typed, at),
+            }
+        }
+        raw.aliases.sort_by_key(|alias| alias.at.line.unwrap_or(usize::MAX));
+        raw
+    }
+
+    fn aliases(&mut self, value: &Value, raw: &mut Raw) {
+        let Some(aliases) = value.as_dict() else {
+            let problem = Problem::new("should be a table", "write [alias.NAME] for each alias");
+            return self.mistakes.push(self.sources.at(&["alias"], value.tag()).mistake(problem));
+        };
+        for (name, value) in aliases {
+            let at = self.sources.at(&["alias", name], value.tag());
+            match (AliasName::new(name), value.as_dict()) {
+                (Ok(name), Some(keys)) => {
+                    let at = self.first_place(at, name.as_str(), keys);
+                    raw.aliases.push(self.alias(name, at, keys));
+                }
+                (Err(invalid), _) => {
+                    self.mistakes.push(at.mistake(Problem::bare(format!("not a name: {invalid}"))));
+                }
+                (Ok(_), None) => self.mistakes.push(
+                    at.mistake(Problem::new("should be a table", format!("write [alias.{name}] and its keys below"))),
+                ),
+            }
+        }
+    }
+
+    /// A table's own tag is the first source's; an alias that only variables declare stands where its first key stands.
+    fn first_place(&self, at: At, name: &str, keys: &Dict) -> At {
+        if at.line.is_some() {
+            return at;
+        }
+        let first = keys.iter().next().map(|(key, value)| self.sources.at(&["alias", name, key], value.tag()));
+        first.map_or_else(|| at.clone(), |first| At { key: at.key.clone(), ..first })
+    }
+
+    fn alias(&mut self, name: AliasName, at: At, keys: &Dict) -> RawAlias {
+        let mut alias = RawAlias::new(name, at);
+        for (name, value) in keys {
+            let at = self.sources.at(&["alias", alias.name.as_str(), name], value.tag());
+            let Some(key) = self.known(name, &at, Key::is_of_alias) else {
+                alias.unread.extend(nearest_key(name));
+                continue;
+            };
+            match self.typed(key, value, &at) {
+                Some(typed) => alias.set(key.name, typed, at),
+                None => alias.unread.push(name.clone()),
+            }
+        }
+        alias
+    }
+
+    /// The key of this name, if it may stand here.
+    fn known(&mut self, name: &str, at: &At, here: fn(&Key) -> bool) -> Option<&'static Key> {
+        let problem = match Key::named(name) {
+            Some(key) if here(key) => return Some(key),
+            Some(key) if key.is_global() => Problem::new(
+                "does not belong to an alias",
+                "write it at the top of the file, before the first [alias.NAME]",
+            ),
+            Some(_) => Problem::new("belongs to an alias", "write it below [alias.NAME]"),
+            None => Problem::none_of("unknown key", name, KEYS.iter().filter(|key| here(key)).map(|key| key.name)),
+        };
+        self.mistakes.push(at.mistake(problem));
+        None
+    }
+
+    fn typed(&mut self, key: &Key, value: &Value, at: &At) -> Option<Typed> {
+        let typed = match key.kind {
+            Kind::Duration => duration(value).map(Typed::Duration),
+            Kind::Count => count(value).map(Typed::Count),
+            Kind::Word(words) => word(value, words).map(Typed::Word),
+            Kind::Text => value
+                .as_str()
+                .map(|text| Typed::Text(text.to_owned()))
+                .ok_or_else(|| wrong_type(value, "a text", "write it in quotes")),
+            Kind::Aliases => names(value).map(Typed::Aliases),
+        };
+        typed.map_err(|problem| self.mistakes.push(at.mistake(problem))).ok()
+    }
+}
+
+impl Numbers {
+    fn set(&mut self, key: &'static str, typed: Typed, at: At) {
+        match typed {
+            Typed::Duration(value) => drop(self.durations.insert(key, Given { value, at })),
+            Typed::Count(value) => drop(self.counts.insert(key, Given { value, at })),
+            Typed::Word(_) | Typed::Text(_) | Typed::Aliases(_) => {}
+        }
+    }
+}
+
+impl RawAlias {
+    fn set(&mut self, key: &'static str, typed: Typed, at: At) {
+        match (key, typed) {
+            ("role", Typed::Word(word)) => {
+                let value = if word == "primary" { Role::Primary } else { Role::Replica };
+                self.role = Some(Given { value, at });
+            }
+            ("balance", Typed::Word(word)) => {
+                let value = match word {
+                    "random" => Balance::Random,
+                    "least-loaded" => Balance::LeastLoaded,
+                    _ => Balance::RoundRobin,
+                };
+                self.balance = Some(Given { value, at });
+            }
+            ("url", Typed::Text(text)) => self.url = Some(Given { value: SecretString::from(text), at }),
+            ("password_file", Typed::Text(text)) => {
+                self.password_file = Some(Given { value: PathBuf::from(text), at });
+            }
+            ("failover", Typed::Aliases(value)) => self.failover = Some(Given { value, at }),
+            ("members", Typed::Aliases(value)) => self.members = Some(Given { value, at }),
+            (key, typed) => self.numbers.set(key, typed, at),
+        }
+    }
+}
+
+fn nearest_key(name: &str) -> Option<String> {
+    super::error::nearest(name, KEYS.iter().filter(|key| key.is_of_alias()).map(|key| key.name)).map(str::to_owned)
+}
+
+fn duration(value: &Value) -> Result<Duration, Problem> {
+    let Some(text) = value.as_str() else {
+        let example = value.to_i128().map_or_else(|| "120s".to_owned(), |number| format!("{number}s"));
+        return Err(wrong_type(value, "a duration", &format!("write it with its unit in quotes, like \"{example}\"")));
+    };
+    humantime::parse_duration(text.trim()).map_err(|_| {
+        Problem::new("not a duration", "write a number and a unit in quotes, like \"120s\", \"1h\" or \"200ms\"")
+    })
+}
+
+fn count(value: &Value) -> Result<usize, Problem> {
+    match value.to_i128() {
+        Some(number) if number < 0 => Err(Problem::bare("should not be negative")),
+        Some(number) => usize::try_from(number).map_err(|_| Problem::bare("too large")),
+        None => Err(wrong_type(value, "a whole number", "write it without quotes, like 16")),
+    }
+}
+
+fn word(value: &Value, words: &'static [&'static str]) -> Result<&'static str, Problem> {
+    let text = value.as_str().ok_or_else(|| wrong_type(value, "a text", &format!("valid: {}", words.join(", "))))?;
+    let found = words.iter().find(|word| **word == text).copied();
+    found.ok_or_else(|| Problem::none_of("unknown value", text, words.iter().copied()))
+}
+
+fn names(value: &Value) -> Result<Vec<String>, Problem> {
+    let wrong = || wrong_type(value, "a list of aliases", "write it like [\"primary\"]");
+    let list = value.as_array().ok_or_else(wrong)?;
+    list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+}
+
+fn wrong_type(value: &Value, wanted: &str, remedy: &str) -> Problem {
+    let found = match value {
+        Value::String(..) | Value::Char(..) => "a text",
+        Value::Bool(..) => "true or false",
+        Value::Num(..) => "a number",
+        Value::Empty(..) => "nothing",
+        Value::Dict(..) => "a table",
+        Value::Array(..) => "a list",
+    };
+    if found == wanted {
+        Problem::new(format!("should be {wanted}"), remedy)
+    } else {
+        Problem::new(format!("should be {wanted}, not {found}"), remedy)
+    }
+}

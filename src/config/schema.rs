@@ -1,0 +1,182 @@
+//! Every key of a configuration file in one table: where it may stand, what it takes, its default, and what it is for.
+
+/// One key of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Key {
+    /// Its spelling in TOML; in the environment it is in capitals behind `PGDETOUR_`, `__` between the levels.
+    pub name: &'static str,
+    /// Where it may stand.
+    pub level: Level,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds when it is left out.
+    pub default: &'static str,
+    /// What it is for.
+    pub says: &'static str,
+}
+
+/// Where a key may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// At the top of the file.
+    Global,
+    /// At the top, for all servers, and in `[alias.NAME]` of a server.
+    GlobalAndServer,
+    /// At the top, for all aliases, and in `[alias.NAME]` of a server or a group.
+    GlobalAndAlias,
+    /// In `[alias.NAME]` of a server.
+    Server,
+    /// In `[alias.NAME]` of a group.
+    Group,
+    /// In `[alias.NAME]` of either.
+    Alias,
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A text like `"120s"`, `"1h"` or `"200ms"`.
+    Duration,
+    /// A whole number.
+    Count,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A text.
+    Text,
+    /// A list of aliases.
+    Aliases,
+}
+
+/// Every key.
+pub const KEYS: &[Key] = &[
+    key(
+        "monitoring",
+        Level::Global,
+        Kind::Word(&["background", "on-demand"]),
+        "background",
+        "Who starts pings: a thread of the router's, or the application by `Router::monitor()`.",
+    ),
+    key(
+        "pace",
+        Level::Global,
+        Kind::Word(&["brisk"]),
+        "none",
+        "A preset: 10 s between pings, 1 s during an outage, 200 ms after an error. Keys that are written win.",
+    ),
+    key(
+        "monitoring_ping_frequency",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "120s",
+        "Between pings while a server is up.",
+    ),
+    key("outage_ping_frequency", Level::GlobalAndServer, Kind::Duration, "30s", "Between pings while it is down."),
+    key(
+        "error_ping_frequency",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "5s",
+        "At most this often do errors cause a ping.",
+    ),
+    key(
+        "outage_log_frequency",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "1h",
+        "How often an outage that lasts is logged again.",
+    ),
+    key(
+        "ping_timeout",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "3s",
+        "How long a ping may take while the server is up.",
+    ),
+    key(
+        "outage_ping_timeout",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "1s",
+        "How long a ping may take while it is down.",
+    ),
+    key("failure_threshold", Level::GlobalAndServer, Kind::Count, "2", "Failed pings in a row that open an outage."),
+    key("success_threshold", Level::GlobalAndServer, Kind::Count, "2", "Good pings in a row that close it."),
+    key(
+        "slow_after",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "1s",
+        "A server with leases out of which none has come back for this long is pinged.",
+    ),
+    key("max_size", Level::GlobalAndAlias, Kind::Count, "16", "Connections to the alias's own server at most."),
+    key(
+        "detour_size",
+        Level::GlobalAndAlias,
+        Kind::Count,
+        "half of max_size",
+        "Connections on each failover target at most, in a pool of their own.",
+    ),
+    key(
+        "min_idle",
+        Level::GlobalAndAlias,
+        Kind::Count,
+        "1",
+        "Connections that each detour pool keeps open; 0 for none.",
+    ),
+    key("acquire_timeout", Level::GlobalAndAlias, Kind::Duration, "5s", "How long one `get()` may take in all."),
+    key(
+        "connect_timeout",
+        Level::GlobalAndAlias,
+        Kind::Duration,
+        "2s",
+        "How long one connect may take in all: DNS, TCP, TLS and login.",
+    ),
+    key("role", Level::Server, Kind::Word(&["primary", "replica"]), "required", "What the server is meant to be."),
+    key("url", Level::Server, Kind::Text, "required", "Where the server is: a libpq URL or `key=value` pairs."),
+    key("password_file", Level::Server, Kind::Text, "none", "A file that holds the password."),
+    key(
+        "failover",
+        Level::Alias,
+        Kind::Aliases,
+        "[the primary]",
+        "The aliases that take the reads during an outage, in order; a primary's default is none.",
+    ),
+    key("members", Level::Group, Kind::Aliases, "required", "The servers among which a group spreads its reads."),
+    key(
+        "balance",
+        Level::Group,
+        Kind::Word(&["round-robin", "random", "least-loaded"]),
+        "round-robin",
+        "How it spreads them.",
+    ),
+];
+
+const fn key(name: &'static str, level: Level, kind: Kind, default: &'static str, says: &'static str) -> Key {
+    Key { name, level, kind, default, says }
+}
+
+impl Key {
+    /// The key of this name.
+    pub(super) fn named(name: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.name == name)
+    }
+
+    /// Whether it may stand at the top of the file.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        matches!(self.level, Level::Global | Level::GlobalAndServer | Level::GlobalAndAlias)
+    }
+
+    /// Whether it may stand in `[alias.NAME]`.
+    #[must_use]
+    pub fn is_of_alias(&self) -> bool {
+        self.level != Level::Global
+    }
+
+    /// Whether it may stand in `[alias.NAME]` of a group.
+    #[must_use]
+    pub fn is_of_group(&self) -> bool {
+        matches!(self.level, Level::GlobalAndAlias | Level::Group | Level::Alias)
+    }
+}

@@ -1,0 +1,198 @@
+//! What a configuration means: files, environment and code.
+
+use std::time::Duration;
+
+use pgdetour::config::{AliasKind, Balance, Config, Monitoring, Pings, PoolSettings, Role, Roots, ServerConfig, Tls};
+
+const PAIR: &str = r#"
+[alias.primary]
+role = "primary"
+url = "postgres://app@db1/app"
+
+[alias.replica]
+role = "replica"
+url = "postgres://app@db2/app"
+"#;
+
+fn server<'a>(config: &'a Config, alias: &str) -> &'a ServerConfig {
+    match &config.alias(alias).expect("declared").kind {
+        AliasKind::Server(server) => server,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn failover(config: &Config, alias: &str) -> Vec<String> {
+    config.alias(alias).expect("declared").failover.iter().map(ToString::to_string).collect()
+}
+
+fn chain(config: &Config, alias: &str) -> Vec<String> {
+    config.chain_of(alias).iter().map(|alias| alias.name.to_string()).collect()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let config = Config::from_toml(PAIR).unwrap();
+    let replica = config.alias("replica").unwrap();
+    assert_eq!(server(&config, "replica").pings, Pings::default());
+    assert_eq!(replica.pool, PoolSettings::default());
+    assert_eq!(config.monitoring, Monitoring::Background);
+    assert_eq!(failover(&config, "replica"), ["primary"]);
+    assert_eq!(failover(&config, "primary"), [""; 0]);
+    assert!(config.warnings.is_empty());
+}
+
+#[test]
+fn aliases_stand_in_the_order_of_the_file() {
+    let text = PAIR.replace("alias.primary", "alias.zebra");
+    let names: Vec<_> = Config::from_toml(&text).unwrap().aliases.iter().map(|alias| alias.name.to_string()).collect();
+    assert_eq!(names, ["zebra", "replica"]);
+}
+
+#[test]
+fn an_alias_s_number_wins_over_the_global_one_and_that_over_the_default() {
+    let text = format!("ping_timeout = \"2s\"\nmax_size = 8\n{PAIR}ping_timeout = \"500ms\"\nmax_size = 5\n");
+    let config = Config::from_toml(&text).unwrap();
+    assert_eq!(server(&config, "primary").pings.ping_timeout, seconds(2));
+    assert_eq!(server(&config, "replica").pings.ping_timeout, Duration::from_millis(500));
+    assert_eq!(config.alias("primary").unwrap().pool.detour_size, 4);
+    assert_eq!(config.alias("replica").unwrap().pool.detour_size, 2);
+}
+
+#[test]
+fn a_default_gives_way_to_what_is_written() {
+    let text = format!("outage_ping_frequency = \"500ms\"\nmax_size = 1\n{PAIR}");
+    let config = Config::from_toml(&text).unwrap();
+    let pings = &server(&config, "replica").pings;
+    assert_eq!(pings.error_ping_frequency, Duration::from_millis(500));
+    assert_eq!(pings.outage_ping_timeout, Duration::from_millis(500));
+    assert_eq!(config.alias("replica").unwrap().pool.min_idle, 1);
+    assert_eq!(config.alias("replica").unwrap().pool.detour_size, 1);
+}
+
+#[test]
+fn the_brisk_pace_is_a_preset_and_written_keys_win() {
+    let text = format!("pace = \"brisk\"\nmonitoring_ping_frequency = \"20s\"\n{PAIR}");
+    let config = Config::from_toml(&text).unwrap();
+    let expected = Pings { monitoring_ping_frequency: seconds(20), ..Pings::brisk() };
+    assert_eq!(server(&config, "replica").pings, expected);
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let config = Config::from_toml_with(
+        PAIR,
+        [
+            ("PGDETOUR_ALIAS__REPLICA__URL", "postgres://app@db9:5433/app"),
+            ("PGDETOUR_MONITORING_PING_FREQUENCY", "60s"),
+            ("PGDETOUR_MAX_SIZE", "4"),
+            ("PGDETOUR_MONITORING", "on-demand"),
+            ("PGDETOUR_ALIAS__REPLICA__FAILOVER", ""),
+            ("PGDETOUR_ALIAS__SPARE__URL", "host=db3 user=app"),
+            ("PGDETOUR_ALIAS__SPARE__ROLE", "replica"),
+            ("PGDETOUR_ALIAS__SPARE__FAILOVER", "replica, primary"),
+            ("UNRELATED", "x"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(server(&config, "replica").target.address(), "db9:5433/app");
+    assert_eq!(server(&config, "replica").pings.monitoring_ping_frequency, seconds(60));
+    assert_eq!(config.alias("primary").unwrap().pool.max_size, 4);
+    assert_eq!(config.monitoring, Monitoring::OnDemand);
+    assert_eq!(failover(&config, "replica"), [""; 0]);
+    assert_eq!(failover(&config, "spare"), ["replica", "primary"]);
+    assert_eq!(config.aliases.last().unwrap().name.as_str(), "spare");
+}
+
+#[test]
+fn a_variable_can_name_an_alias_with_a_hyphen() {
+    let text = PAIR.replace("alias.replica", "alias.eu-replica");
+    let variable = [("PGDETOUR_ALIAS__EU_REPLICA__URL", "postgres://app@db9/app")];
+    let config = Config::from_toml_with(&text, variable).unwrap();
+    assert_eq!(server(&config, "eu-replica").target.address(), "db9:5432/app");
+}
+
+#[test]
+fn a_group_fails_over_to_the_primary_unless_that_is_a_member() {
+    let text = format!(
+        "{PAIR}\n[alias.reads]\nmembers = [\"replica\"]\nbalance = \"least-loaded\"\n\n[alias.any]\nmembers = [\"replica\", \"primary\"]\n"
+    );
+    let config = Config::from_toml(&text).unwrap();
+    assert_eq!(failover(&config, "reads"), ["primary"]);
+    assert_eq!(failover(&config, "any"), [""; 0]);
+    assert_eq!(chain(&config, "reads"), ["replica", "primary"]);
+    assert_eq!(chain(&config, "any"), ["replica", "primary"]);
+    let AliasKind::Group { balance, .. } = config.alias("reads").unwrap().kind else { panic!("a group") };
+    assert_eq!(balance, Balance::LeastLoaded);
+}
+
+#[test]
+fn two_replicas_may_back_each_other_up_when_their_chain_goes_on_to_the_primary() {
+    let text = format!(
+        "{PAIR}failover = [\"spare\", \"primary\"]\n[alias.spare]\nrole = \"replica\"\nurl = \"postgres://app@db3/app\"\nfailover = [\"replica\", \"primary\"]\n"
+    );
+    let config = Config::from_toml(&text).unwrap();
+    assert_eq!(chain(&config, "replica"), ["replica", "spare", "primary"]);
+    assert_eq!(chain(&config, "spare"), ["spare", "replica", "primary"]);
+}
+
+#[test]
+fn a_primary_may_fail_over_to_a_replica_whose_default_is_the_primary() {
+    let text = PAIR.replace("app@db1/app\"", "app@db1/app\"\nfailover = [\"replica\"]");
+    let config = Config::from_toml(&text).unwrap();
+    assert_eq!(chain(&config, "primary"), ["primary", "replica"]);
+    assert_eq!(chain(&config, "replica"), ["replica", "primary"]);
+}
+
+#[test]
+fn tls_verifies_by_default_except_on_loopback_and_sockets() {
+    for (url, tls) in [
+        ("postgres://u@db1", Tls::VerifyFull(Roots::System)),
+        ("postgres://u@10.0.0.1", Tls::VerifyFull(Roots::System)),
+        ("postgres://u@localhost", Tls::Disable),
+        ("postgres://u@127.0.0.5", Tls::Disable),
+        ("postgres://u@[::1]", Tls::Disable),
+        ("postgres://u@db1?hostaddr=127.0.0.1", Tls::Disable),
+        ("postgres://u@localhost?hostaddr=10.0.0.1", Tls::VerifyFull(Roots::System)),
+        ("postgres://u@%2Frun%2Fpostgresql?sslmode=require", Tls::Disable),
+        ("postgres://u@db1?sslmode=require", Tls::Require),
+        ("postgres://u@db1?ssl=true", Tls::Require),
+        ("postgres://u@localhost?sslrootcert=system", Tls::VerifyFull(Roots::System)),
+        ("postgres://u@db1?sslmode=disable", Tls::Disable),
+    ] {
+        let config = Config::builder().server("primary", Role::Primary, url).build().unwrap();
+        assert_eq!(server(&config, "primary").target.tls, tls, "{url}");
+    }
+}
+
+#[test]
+fn require_with_an_authority_of_ones_own_verifies_it() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (mode, tls) in [
+        ("sslmode=require&", Tls::VerifyCa(Roots::File(file.path().into()))),
+        ("sslmode=verify-ca&", Tls::VerifyCa(Roots::File(file.path().into()))),
+        ("", Tls::VerifyFull(Roots::File(file.path().into()))),
+    ] {
+        let url = format!("postgres://u@db1?{mode}sslrootcert={}", file.path().display());
+        let config = Config::builder().server("primary", Role::Primary, url).build().unwrap();
+        assert_eq!(server(&config, "primary").target.tls, tls, "{mode}");
+    }
+}
+
+#[test]
+fn code_says_the_same_as_a_file() {
+    let file = Config::from_toml(&format!("pace = \"brisk\"\n{PAIR}[alias.reads]\nmembers = [\"replica\"]\n")).unwrap();
+    let code = Config::builder()
+        .pings(Pings::brisk())
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .server("replica", Role::Replica, "host=db2 user=app dbname=app")
+        .failover("replica", ["primary"])
+        .group("reads", ["replica"], Balance::RoundRobin)
+        .environment([("HOME", "/nonexistent")])
+        .build()
+        .unwrap();
+    assert_eq!(file.aliases, code.aliases);
+}
