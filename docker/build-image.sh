@@ -4,11 +4,11 @@
 #   POSTGRES_IMAGE=$(docker/build-image.sh) docker compose up -d
 #
 # Prints the image's name on standard output and what it does on standard error. An image made by the same recipe from the same
-# server is used again. Takes a few seconds and about 100 MB. Needs a Docker engine, and PostgreSQL from Debian's packages or from
-# wherever scripts/postgres.sh gets it.
+# server is used again. Takes a few seconds and about 100 MB. Needs Linux, a Docker engine, and PostgreSQL: Debian's packages, or
+# wherever else scripts/postgres.sh gets it.
 #
 #   IMAGE    its name (pgdetour-postgres:local)
-#   PG_BIN   the directory with `postgres` and `initdb` (else pg_config's, PATH's, the usual ones)
+#   PG_BIN   the directory with the server's programs (else what scripts/postgres.sh finds or fetches)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -17,19 +17,6 @@ image=${IMAGE:-pgdetour-postgres:local}
 say() { echo "build-image: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# The directory with the newest server that is found.
-server_dir() {
-  local dir
-  for dir in "${PG_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" "$(dirname "$(command -v postgres || true)")" \
-    $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -rV) /usr/pgsql-*/bin /usr/local/pgsql/bin; do
-    if [ -x "$dir/postgres" ] && [ -x "$dir/initdb" ] && [ -x "$dir/pg_basebackup" ]; then
-      (cd "$dir" && pwd -P)
-      return
-    fi
-  done
-  return 1
-}
-
 # ask OPTION RELATIVE: what pg_config says, or that place beside the binaries for a build that has no pg_config.
 ask() { "$bin/pg_config" "$1" 2>/dev/null || (cd "$bin/$2" && pwd -P); }
 
@@ -37,7 +24,7 @@ ask() { "$bin/pg_config" "$1" 2>/dev/null || (cd "$bin/$2" && pwd -P); }
 take() { cp -L --parents "$@" "$stage"; }
 
 # The libraries that the given binaries load, as the loader names them.
-libraries() { ldd "$@" 2>/dev/null | grep -o '/[^ ]*\.so[^ :]*' | sort -u; }
+libraries() { ldd "$@" 2>/dev/null | grep -o '/[^ ]*\.so[^ :]*' | xargs realpath --no-symlinks | sort -u; }
 
 stage_server() {
   local share modules
@@ -46,12 +33,15 @@ stage_server() {
   mkdir -p "$stage$bin" "$stage$share" "$stage$modules"
   local name
   for name in postgres initdb pg_controldata pg_basebackup pg_ctl pg_isready pg_rewind psql createdb; do
-    if [ -x "$bin/$name" ]; then take "$bin/$name"; fi
+    [ -x "$bin/$name" ] || die "'$name' is missing in $bin"
+    take "$bin/$name"
   done
   # LLVM is 100 MB for queries that no drill runs, and languages pull in their interpreters: without them the server says so, and works.
   tar -C "$modules" --exclude=bitcode --exclude='llvmjit*' --exclude='plp[ey]*' --exclude='pltcl*' --exclude='*_pl*' --exclude=pgxs -chf - . |
     tar -C "$stage$modules" -xf -
   tar -C "$share" --exclude=man --exclude=locale -chf - . | tar -C "$stage$share" -xf -
+  # As the official image has it: a server in a container is there for others.
+  echo "listen_addresses = '*'" >>"$stage$share/postgresql.conf.sample"
 }
 
 stage_shell() {
@@ -111,12 +101,8 @@ import() {
 
 command -v docker >/dev/null || die "no 'docker' command: install a Docker engine, or set POSTGRES_IMAGE where the pair runs"
 docker version --format '{{.Server.Version}}' >/dev/null || die "no Docker engine answers (is it running, and may this user use it?)"
-if ! bin=$(server_dir); then
-  [ -x "$here/../scripts/postgres.sh" ] || die "no PostgreSQL server found: install one, or name its directory in PG_BIN"
-  say "no PostgreSQL here yet: asking scripts/postgres.sh"
-  PG_BIN=$("$here/../scripts/postgres.sh" | tail -1)
-  bin=$(server_dir) || die "no PostgreSQL server found: install one, or name its directory in PG_BIN"
-fi
+bin=$("$here/../scripts/postgres.sh") || die "no PostgreSQL to make an image of"
+bin=$(cd "$bin" && pwd -P)
 version=$("$bin/postgres" --version)
 recipe=$( (echo "$bin $version"; cat "$here/build-image.sh" "$here/image-entrypoint.sh") | sha256sum | cut -c1-16)
 
@@ -133,11 +119,13 @@ stage_server
 stage_shell
 stage_system
 stage_libraries
+replaced=$(docker image inspect --format '{{.Id}}' "$image" 2>/dev/null || true)
 say "importing $(du -sh "$stage" | cut -f1) as $image"
 import
 if ! docker run --rm --network none --entrypoint postgres "$image" --version >/dev/null; then
   docker image rm "$image" >/dev/null || true
   die "the image's server does not start"
 fi
+if [ -n "$replaced" ]; then docker image rm "$replaced" >/dev/null 2>&1 || true; fi
 say "$image is ready after $SECONDS s"
 echo "$image"

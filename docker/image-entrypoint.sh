@@ -37,4 +37,4 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   pg_ctl stop --wait --silent --mode=fast
 fi
 
-exec "$@" -c "listen_addresses=*"
+exec "$@"

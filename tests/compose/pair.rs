@@ -1,6 +1,12 @@
 //! The pair of docker-compose.yml under a project name and ports of its own, taken down when dropped.
 
-use std::{future::Future, net::TcpListener, path::Path, process::Stdio, time::Duration};
+use std::{
+    future::Future,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{process::Command, time::timeout};
 use tokio_postgres::{Client, NoTls};
@@ -25,6 +31,9 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts the pair and waits until both answer; on a machine that cannot run one, says why.
     pub(crate) async fn start() -> Result<Self, String> {
+        if !project_file("docker/replica.sh").exists() {
+            return Err("the published package is without the pair's scripts".to_owned());
+        }
         output(&["docker", "version", "--format", "{{.Server.Version}}"], PATIENCE)
             .await
             .map_err(|error| format!("no Docker engine answers: {error}"))?;
@@ -175,8 +184,9 @@ async fn image() -> String {
     if here || pulled().await {
         return OFFICIAL_IMAGE.to_owned();
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docker/build-image.sh");
-    let made = finish(&mut Command::new(script), 3 * PATIENCE).await.expect("docker/build-image.sh makes an image");
+    let made = finish(&mut Command::new(project_file("docker/build-image.sh")), 3 * PATIENCE)
+        .await
+        .expect("docker/build-image.sh makes an image");
     made.lines().last().expect("it prints the image's name").to_owned()
 }
 
@@ -186,6 +196,10 @@ fn free_ports() -> [u16; 2] {
         .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
         .take(2);
     [(); 2].map(|()| free.next().and_then(|held| held.local_addr().ok()).expect("some port is free").port())
+}
+
+fn project_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 async fn docker(args: &[&str]) -> String {
