@@ -1,11 +1,26 @@
 //! How a connection is made: one deadline around all of it, and a task of our own that drives it and keeps what it reports.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    error, fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    runtime::Handle,
+    task::JoinHandle,
+};
+use tokio_postgres::{Client, Error, NoTls};
 
-use super::Server;
-use crate::config::Target;
+use super::{
+    Server,
+    dial::{Cancel, Dial, Dialed},
+    session::Session,
+    tap::Tap,
+};
 
 /// Makes connections to one server, for a pool. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -16,16 +31,43 @@ pub struct Connector {
 #[derive(Debug)]
 struct Inner {
     server: Arc<Server>,
-    target: Target,
+    dial: Dial,
     connect_timeout: Duration,
     runtime: Handle,
 }
 
+/// A connection that was just made.
+#[derive(Debug)]
+pub struct Connected {
+    /// The driver's client.
+    pub client: Client,
+    /// The task that drives it; aborting it closes the socket.
+    pub task: JoinHandle<()>,
+    /// What is known about its state.
+    pub tap: Tap,
+}
+
+/// Why no connection was made, where the driver has no word for it. It is found under a driver's error: its
+/// `source()` is an [`io::Error`] around this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectFailure {
+    /// The deadline for DNS, TCP, TLS and login together has passed.
+    TimedOut {
+        /// The deadline.
+        after: Duration,
+    },
+    /// The server is believed down, or gets back on its feet: no new connection is made now.
+    NotAdmitted,
+    /// The router is shut down.
+    Closed,
+}
+
 impl Connector {
-    /// A connector to `target`, whose sessions are driven on `runtime`.
+    /// A connector over `dial`, whose sessions are driven on `runtime`.
     #[must_use]
-    pub fn new(server: Arc<Server>, target: Target, connect_timeout: Duration, runtime: Handle) -> Self {
-        Self { inner: Arc::new(Inner { server, target, connect_timeout, runtime }) }
+    pub fn new(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
+        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime }) }
     }
 
     /// The server it connects to.
@@ -39,24 +81,124 @@ impl Connector {
     /// # Errors
     ///
     /// The driver's error; a missed deadline and a server that admits no new connections are errors of this type too,
-    /// with a cause that says so.
+    /// with a cause that says so: [`ConnectFailure`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the socket.
-    pub async fn connect(&self) -> Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error> {
-        let inner = &self.inner;
-        let generation = inner.server.cell.belief().generation();
-        let mut cuts = inner.server.cuts();
-        let _ = inner.connect_timeout;
-        let (client, connection) = inner.target.postgres.connect(tokio_postgres::NoTls).await?;
-        let server = Arc::clone(&inner.server);
-        let task = inner.runtime.spawn(async move {
-            tokio::select! {
-                end = connection => if end.is_err() { server.doubt(generation) },
-                _ = cuts.wait_for(|cut| cut.closed || cut.before > generation) => {}
+    pub async fn connect(&self) -> Result<(Client, JoinHandle<()>), Error> {
+        self.connect_tapped().await.map(|Connected { client, task, .. }| (client, task))
+    }
+
+    /// The same, with the tap of the connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the socket.
+    pub async fn connect_tapped(&self) -> Result<Connected, Error> {
+        let Inner { server, dial, connect_timeout, runtime } = &*self.inner;
+        let belief = server.cell.belief();
+        let generation = belief.generation();
+        let mut cuts = server.cuts();
+        if cuts.borrow().closed {
+            return Err(ConnectFailure::Closed.into_driver_error().await);
+        }
+        if !belief.admits() {
+            return Err(ConnectFailure::NotAdmitted.into_driver_error().await);
+        }
+        let dialed = tokio::select! {
+            dialed = dial.connect(*connect_timeout) => Ok(dialed?),
+            // A frozen server would hold the attempt for all of its timeout.
+            cut = cuts.wait_for(|cut| cut.ends(generation)) => match cut {
+                Ok(cut) if !cut.closed => Err(ConnectFailure::NotAdmitted),
+                _ => Err(ConnectFailure::Closed),
+            },
+        };
+        match dialed {
+            Ok(Dialed { client, wire, tap }) => {
+                let session = Session::new(Arc::clone(server), generation, wire, &tap);
+                let task = runtime.spawn(session.run(cuts));
+                Ok(Connected { client, task, tap })
             }
-        });
-        Ok((client, task))
+            Err(failure) => Err(failure.into_driver_error().await),
+        }
+    }
+
+    /// What cancels the statement that runs on `client`, which this connector has made.
+    #[must_use]
+    pub fn cancel(&self, client: &Client) -> Cancel {
+        self.inner.dial.cancel(client, self.inner.connect_timeout)
+    }
+}
+
+impl ConnectFailure {
+    /// This failure under a driver's error, if it is one of ours.
+    #[must_use]
+    pub fn under(error: &Error) -> Option<Self> {
+        let cause = error::Error::source(error)?.downcast_ref::<io::Error>()?;
+        cause.get_ref()?.downcast_ref::<Self>().copied()
+    }
+
+    fn kind(self) -> io::ErrorKind {
+        match self {
+            Self::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Self::NotAdmitted => io::ErrorKind::ConnectionRefused,
+            Self::Closed => io::ErrorKind::NotConnected,
+        }
+    }
+
+    /// The driver lets nobody make its errors, so it is made to fail: a login over a stream that cannot be written to.
+    pub(crate) async fn into_driver_error(self) -> Error {
+        let mut nobody = tokio_postgres::Config::new();
+        nobody.user("").ssl_mode(tokio_postgres::config::SslMode::Disable);
+        match nobody.connect_raw(Refusing(self), NoTls).await {
+            Err(error) => error,
+            Ok(_) => unreachable!("a stream that refuses every byte logs nobody in"),
+        }
+    }
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut { after } => write!(f, "no connection within {after:?}: DNS, TCP, TLS and login together"),
+            Self::NotAdmitted => f.write_str("the server is believed down: it gets no new connection now"),
+            Self::Closed => f.write_str("the router is shut down"),
+        }
+    }
+}
+
+impl error::Error for ConnectFailure {}
+
+/// A stream that fails, with a reason.
+struct Refusing(ConnectFailure);
+
+impl Refusing {
+    fn refuse<T>(&self) -> Poll<io::Result<T>> {
+        Poll::Ready(Err(io::Error::new(self.0.kind(), self.0)))
+    }
+}
+
+impl AsyncRead for Refusing {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.refuse()
+    }
+}
+
+impl AsyncWrite for Refusing {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        self.refuse()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.refuse()
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.refuse()
     }
 }

@@ -5,8 +5,13 @@ mod bb8;
 mod connect;
 #[cfg(feature = "deadpool")]
 mod deadpool;
+mod dial;
+mod frames;
 mod probe;
 mod server;
+mod session;
+mod tap;
+mod tls;
 mod warm;
 
 use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
@@ -16,9 +21,12 @@ pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
 #[cfg(feature = "deadpool")]
 pub use self::deadpool::{Deadpool, DeadpoolPostgres};
 pub use self::{
-    connect::Connector,
+    connect::{ConnectFailure, Connected, Connector},
+    dial::{Cancel, Dial},
     probe::{Driver, Probe},
     server::{Cut, Server},
+    tap::{Ending, Standing, Tap},
+    tls::TlsError,
 };
 use crate::config::AliasName;
 

@@ -32,6 +32,14 @@ pub struct Cut {
     pub closed: bool,
 }
 
+impl Cut {
+    /// Whether a session made in `generation` has to end.
+    #[must_use]
+    pub fn ends(&self, generation: Generation) -> bool {
+        self.closed || self.before > generation
+    }
+}
+
 impl Server {
     /// A server nobody has pinged yet; `bell` wakes the monitor.
     #[must_use]

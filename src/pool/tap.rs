@@ -1,0 +1,260 @@
+//! Is a connection clean? A thin stream between driver and socket keeps one atomic word that tells it without a query.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
+
+use super::frames::{Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED};
+
+/// What is known about the state of one connection, without asking the server. Cloning is cheap.
+#[derive(Clone, Default)]
+pub struct Tap {
+    shared: Arc<Shared>,
+}
+
+/// How a connection stands between two users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Idle, outside a transaction, and nothing is under way: it may be lent.
+    Clean,
+    /// Something is under way or waits to be sent. It may yet become clean: see [`Tap::settled`].
+    Busy,
+    /// Inside a transaction that nobody will end, or out of step with the protocol: it must not be lent again.
+    Dirty,
+    /// Nothing passes the tap (Unix sockets): ask the server.
+    Unknown,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ending {
+    /// The SQLSTATE of the server's last words, if it had any.
+    pub sqlstate: Option<String>,
+    /// What happened, for people.
+    pub cause: String,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// What everybody reads. Only the session writes it, except `STIRRED`, which everybody may raise.
+    word: AtomicU64,
+    /// What the stream saw, read and written by the session's task alone.
+    seen: AtomicU64,
+    watched: AtomicBool,
+    settled: Notify,
+    ending: OnceLock<Ending>,
+}
+
+/// The driver was given something to do and has not looked at it yet.
+const STIRRED: u64 = 1 << 8;
+/// The driver is at work on another thread.
+const WORKING: u64 = 1 << 9;
+/// What the server sent has not all been handed out: somebody does not read their rows.
+const UNREAD: u64 = 1 << 10;
+/// The socket did not take all that was to be sent.
+const UNSENT: u64 = 1 << 11;
+const OWED: u64 = 0xffff_ffff << 32;
+const UNDER_WAY: u64 = STIRRED | WORKING | UNREAD | UNSENT | UNFINISHED | OWED;
+
+impl Tap {
+    /// Whether the connection may be lent: one atomic load.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.standing() == Standing::Clean
+    }
+
+    /// How the connection stands: one atomic load.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let word = self.shared.word.load(Ordering::Acquire);
+        if word & (UNDER_WAY | LOST | IN_TRANSACTION | STARTED) == STARTED {
+            Standing::Clean
+        } else if word & LOST != 0 {
+            Standing::Dirty
+        } else if word & UNDER_WAY != 0 {
+            Standing::Busy
+        } else if word & STARTED == 0 {
+            Standing::Unknown
+        } else {
+            Standing::Dirty
+        }
+    }
+
+    /// Waits until nothing is under way any more and says how the connection stands then. A dropped transaction whose
+    /// `ROLLBACK` is on its way takes a round trip, a dropped query as long as the server works on it: bound it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn settled(&self) -> Standing {
+        loop {
+            let notified = self.shared.settled.notified();
+            self.shared.watched.store(true, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
+            match self.standing() {
+                Standing::Busy => notified.await,
+                standing => return standing,
+            }
+        }
+    }
+
+    /// How the session ended, once it has.
+    #[must_use]
+    pub fn ending(&self) -> Option<&Ending> {
+        self.shared.ending.get()
+    }
+
+    /// Puts this tap on a stream.
+    pub(super) fn on<S>(&self, stream: S) -> Tapped<S> {
+        Tapped { stream, frames: Frames::default(), marks: 0, tap: self.clone() }
+    }
+
+    /// The session's own access, taken once the login is over. Until its first turn the connection counts as busy: the
+    /// driver cannot wake it yet.
+    pub(super) fn gauge(&self) -> Gauge {
+        let known = self.shared.seen.load(Ordering::Relaxed);
+        self.shared.word.store(known | STIRRED, Ordering::SeqCst);
+        Gauge { tap: self.clone(), known, waker: None }
+    }
+}
+
+impl fmt::Debug for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tap").field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}
+
+/// Publishes what the tap has seen, around each turn of the session's task.
+///
+/// A statement that the driver has queued but not written has passed no tap. But whoever queues it wakes the session, so the
+/// waker raises `STIRRED` on the thread and before the moment in which the query's future first returns; the session lowers it
+/// when it begins its turn, and by the end of the turn the statement has passed the tap or raised `UNSENT`.
+pub(super) struct Gauge {
+    tap: Tap,
+    /// The bits of the word that only the session writes, as last written.
+    known: u64,
+    waker: Option<(Waker, Waker)>,
+}
+
+impl Gauge {
+    /// One turn of the session: `work` is given a context whose waker raises `STIRRED`.
+    pub(super) fn turn<T>(&mut self, cx: &Context<'_>, work: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        let waker = self.waker(cx.waker());
+        let shared = Arc::clone(&self.tap.shared);
+        // Lowers STIRRED. The fence keeps the driver's queue from being looked at before WORKING can be seen.
+        shared.word.swap(self.known | WORKING, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let result = work(&mut Context::from_waker(&waker));
+        let known = shared.seen.load(Ordering::Relaxed);
+        shared.word.fetch_xor((self.known | WORKING) ^ known, Ordering::SeqCst);
+        self.known = known;
+        if shared.watched.load(Ordering::SeqCst) && self.tap.standing() != Standing::Busy {
+            shared.watched.store(false, Ordering::SeqCst);
+            shared.settled.notify_waiters();
+        }
+        result
+    }
+
+    /// How many changes of a server parameter were reported so far, modulo 256.
+    pub(super) fn parameters(&self) -> u8 {
+        Seen(self.known).parameters()
+    }
+
+    /// Writes down how the session ended; from now on the connection is dirty.
+    pub(super) fn end(self, ending: Ending) {
+        let shared = &self.tap.shared;
+        // Nobody else sets it.
+        let _ = shared.ending.set(ending);
+        shared.word.fetch_or(LOST, Ordering::SeqCst);
+        shared.settled.notify_waiters();
+    }
+
+    fn waker(&mut self, task: &Waker) -> Waker {
+        match &self.waker {
+            Some((known, ours)) if known.will_wake(task) => ours.clone(),
+            _ => {
+                let ours = Waker::from(Arc::new(Stir { tap: self.tap.clone(), task: task.clone() }));
+                self.waker = Some((task.clone(), ours.clone()));
+                ours
+            }
+        }
+    }
+}
+
+/// Wakes the session and says so in the word.
+struct Stir {
+    tap: Tap,
+    task: Waker,
+}
+
+impl Wake for Stir {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.tap.shared.word.fetch_or(STIRRED, Ordering::SeqCst);
+        self.task.wake_by_ref();
+    }
+}
+
+/// A stream whose bytes pass the tap, unchanged.
+pub(crate) struct Tapped<S> {
+    stream: S,
+    frames: Frames,
+    marks: u64,
+    tap: Tap,
+}
+
+impl<S> Tapped<S> {
+    /// The stream below.
+    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS has something to tell"))]
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    fn mark(&mut self, mark: u64, set: bool) {
+        self.marks = if set { self.marks | mark } else { self.marks & !mark };
+        self.tap.shared.seen.store(self.frames.seen().0 | self.marks, Ordering::Relaxed);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.frames.received(&buf.filled()[before..]);
+        self.mark(UNREAD, read.is_ready());
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let taken = if let Poll::Ready(Ok(count)) = &written { *count } else { 0 };
+        self.frames.sent(&buf[..taken]);
+        self.mark(UNSENT, taken < buf.len());
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
