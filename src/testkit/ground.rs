@@ -22,24 +22,22 @@ left() { # prints the pid of each server of this directory that runs
     case "$args" in *"${file%/postmaster.pid}"*) echo "$pid" ;; esac
   done
 }
-for pid in $(left "$1"); do kill -QUIT "$pid"; kill -CONT "$pid"; done
-for _ in 1 2 3 4 5 6 7 8; do [ -z "$(left "$1")" ] && break; sleep 1; done
+for pid in $(left "$1"); do
+  kill -QUIT "$pid"
+  for frozen in "$pid" $(cat "/proc/$pid/task/$pid/children" 2>/dev/null || pgrep -P "$pid" 2>/dev/null); do kill -CONT "$frozen"; done
+done
+looks=0
+while [ -n "$(left "$1")" ] && [ "$looks" -lt 80 ]; do looks=$((looks + 1)); sleep 0.1 || sleep 1; done
 for pid in $(left "$1"); do kill -KILL "$pid"; done
 rm -rf -- "$1"
 "#;
 
-/// A run without sessions that lowers the limits which a data directory remembers: a replica copied from it refuses to start with lower ones.
-const LOWER: &[&str] = &[
-    "--single",
-    "-c",
-    "fsync=off",
-    "-c",
-    "superuser_reserved_connections=0",
-    "-c",
-    "max_connections=4",
-    "-c",
-    "max_wal_senders=1",
-];
+/// Arguments of `initdb`; nothing has to be safe, and the smallest segments are copied quickest.
+const INITDB: &str = "-N --locale=C --encoding=UTF8 --wal-segsize=1 --auth=trust --username=postgres";
+
+/// Arguments of `postgres` for a run that lowers the limits which a data directory remembers: a replica copied from it refuses to start with lower ones.
+const LOWER: &str =
+    "--single -c fsync=off -c superuser_reserved_connections=0 -c max_connections=4 -c max_wal_senders=1 postgres";
 
 /// The directory of this process, made at the first use.
 static GROUND: Mutex<Option<Ground>> = Mutex::new(None);
@@ -127,22 +125,16 @@ impl Ground {
         make_dir(&home, 0o700)?;
         account.own(&home)?;
         let data = home.join("data");
-        let run = |program: &str, args: &[&str]| {
+        for (program, args) in [("initdb", INITDB), ("postgres", LOWER)] {
             let mut command = Command::new(bindir.join(program));
-            command.args(args).arg("-D").arg(&data).current_dir(&home).stdin(Stdio::null());
-            let output = account.run(quiet(&mut command)).output();
+            command.args(args.split(' ')).current_dir(&home).stdin(Stdio::null());
+            let output = account.run(quiet(&mut command).env("PGDATA", &data)).output();
             let output = output.map_err(TestkitError::while_(format!("running {program}")))?;
-            if output.status.success() {
-                return Ok(());
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(TestkitError::caused(format!("{program} ended with {}", output.status), said));
             }
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            Err(TestkitError::caused(format!("{program} ended with {}", output.status), said))
-        };
-        run(
-            "initdb",
-            &["-N", "--locale=C", "--encoding=UTF8", "--wal-segsize=1", "--auth=trust", "--username=postgres"],
-        )?;
-        run("postgres", LOWER)?;
+        }
         self.template = Some((data.clone(), bindir.to_owned()));
         Ok(data)
     }
