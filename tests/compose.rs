@@ -1,23 +1,53 @@
 //! Does the pair of docker-compose.yml keep its promises, with pgdetour and without? Runs wherever a Docker engine answers.
 //!
-//! One test for all claims: they share one pair, which takes longer to start than most of them to check.
+//! One test for all claims that need it: they share one pair, which takes longer to start than most of them to check.
 
 #[path = "compose/pair.rs"]
 mod pair;
 
+use pgdetour::config::Config;
+
 use self::pair::{Pair, until};
+
+const EXAMPLE: &str = include_str!("../examples/compose.toml");
+
+#[test]
+fn the_example_is_a_valid_configuration_for_the_ports_and_password_of_the_compose_file() {
+    let compose = include_str!("../docker-compose.yml");
+    let config = Config::from_toml(EXAMPLE).expect("examples/compose.toml is valid");
+    for (alias, variable) in [("primary", "PRIMARY_PORT"), ("replica", "REPLICA_PORT")] {
+        let address = address(&config, alias);
+        let port = address.strip_prefix("127.0.0.1:").and_then(|rest| rest.strip_suffix("/app")).expect(&address);
+        assert!(compose.contains(&format!("127.0.0.1:${{{variable}:-{port}}}:5432")), "{alias} is not at {address}");
+    }
+    assert!(compose.contains("DEMO_PASSWORD:-public-demo-password}") && EXAMPLE.contains(":public-demo-password@"));
+}
+
+#[test]
+fn the_environment_moves_the_example_to_other_ports() {
+    let config = configuration(1, 2);
+    assert_eq!(address(&config, "primary"), "127.0.0.1:1/app");
+    assert_eq!(address(&config, "replica"), "127.0.0.1:2/app");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_compose_pair_keeps_its_promises() {
-    let pair = match Pair::start().await {
-        Ok(pair) => pair,
-        Err(why) => return eprintln!("skipped, no pair can run here: {why}"),
+    let claims = async {
+        let pair = match Pair::start().await {
+            Ok(pair) => pair,
+            Err(why) => return eprintln!("skipped, no pair can run here: {why}"),
+        };
+        for fault in [Fault::Killed, Fault::Stopped, Fault::Paused, Fault::Disconnected] {
+            the_replica_comes_back_by_itself(&pair, fault).await;
+        }
+        a_promoted_replica_copies_the_primary_again_when_it_is_restarted(&pair).await;
+        a_replica_copies_the_primary_again_when_that_is_another_system(&pair).await;
     };
-    for fault in [Fault::Killed, Fault::Stopped, Fault::Paused, Fault::Disconnected] {
-        the_replica_comes_back_by_itself(&pair, fault).await;
+    tokio::select! {
+        () = claims => {}
+        // Whoever is interrupted leaves no containers behind either.
+        _ = tokio::signal::ctrl_c() => panic!("interrupted"),
     }
-    a_promoted_replica_copies_the_primary_again_when_it_is_restarted(&pair).await;
-    a_replica_copies_the_primary_again_when_that_is_another_system(&pair).await;
 }
 
 /// What becomes of the replica's container.
@@ -78,4 +108,19 @@ async fn system(port: u16) -> Option<i64> {
     let client = Pair::session(port).await.ok()?;
     let row = client.query_one("SELECT system_identifier FROM pg_control_system()", &[]).await.ok()?;
     Some(row.get(0))
+}
+
+/// The example, moved to other ports in the way that it tells.
+fn configuration(primary_port: u16, replica_port: u16) -> Config {
+    let url = |port| format!("postgres://app:public-demo-password@127.0.0.1:{port}/app");
+    let moved =
+        [("PGDETOUR_ALIAS__PRIMARY__URL", url(primary_port)), ("PGDETOUR_ALIAS__REPLICA__URL", url(replica_port))];
+    Config::from_toml_with(EXAMPLE, moved).expect("the example is valid on other ports")
+}
+
+fn address(config: &Config, alias: &str) -> String {
+    match &config.alias(alias).expect("the example has it").kind {
+        pgdetour::config::AliasKind::Server(server) => server.target.address(),
+        group => panic!("{alias} is a server, not {group:?}"),
+    }
 }
