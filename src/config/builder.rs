@@ -5,8 +5,9 @@ use secrecy::SecretString;
 use super::{
     AliasName, Balance, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
     error::{At, Given, Mistake, Problem},
-    load::{compile, process_environment},
+    load::{compile, process_environment, surroundings},
     raw::{Raw, RawAlias},
+    url::Surroundings,
 };
 
 impl Config {
@@ -24,7 +25,7 @@ impl Config {
     /// # Ok::<(), pgdetour::config::ConfigError>(())
     /// ```
     pub fn builder() -> ConfigBuilder {
-        ConfigBuilder { raw: Raw::default(), mistakes: Vec::new(), environment: None }
+        ConfigBuilder { raw: Raw::default(), mistakes: Vec::new(), surroundings: None }
     }
 }
 
@@ -34,7 +35,7 @@ impl Config {
 pub struct ConfigBuilder {
     raw: Raw,
     mistakes: Vec<Mistake>,
-    environment: Option<Vec<(String, String)>>,
+    surroundings: Option<Surroundings>,
 }
 
 impl ConfigBuilder {
@@ -100,7 +101,8 @@ impl ConfigBuilder {
 
     /// Takes `USER`, `HOME` and `PGPASSFILE` from here instead of from the process.
     pub fn environment<N: Into<String>, V: Into<String>>(mut self, pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        self.environment = Some(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
+        let pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self.surroundings = Some(surroundings(&pairs));
         self
     }
 
@@ -110,7 +112,8 @@ impl ConfigBuilder {
     ///
     /// Every mistake, as [`Config::from_file`] tells them.
     pub fn build(self) -> Result<Config, ConfigError> {
-        compile(&self.raw, self.mistakes, &self.environment.unwrap_or_else(process_environment))
+        let surroundings = self.surroundings.unwrap_or_else(|| surroundings(&process_environment()));
+        compile(&self.raw, self.mistakes, &surroundings)
     }
 
     fn declare(mut self, name: &str, fill: impl FnOnce(&mut RawAlias)) -> Self {

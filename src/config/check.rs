@@ -1,7 +1,7 @@
 //! Does it hold as a whole? Roles, chains, groups and numbers, checked together; no file is read here.
 
 use super::{
-    AliasConfig, AliasKind, AliasName, Config, Pings, Role, ServerConfig,
+    AliasConfig, AliasKind, AliasName, Config, Pings, Role, ServerConfig, Tls,
     chain::cycle,
     error::{At, Given, Mistake, Problem},
     numbers::Layered,
@@ -14,7 +14,9 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
     let mut checker = Checker { raw, mistakes: Vec::new(), warnings };
     checker.shape();
     let primaries: Vec<_> = raw.aliases.iter().filter(|alias| alias.is_primary()).collect();
-    if raw.aliases.is_empty() {
+    if raw.unread {
+        // Whatever is missing may stand where reading failed.
+    } else if raw.aliases.is_empty() {
         let problem = Problem::new(
             "declares no alias",
             "write [alias.primary] with role = \"primary\" and url = \"postgres://…\"",
@@ -33,6 +35,7 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
         .filter_map(|(alias, draft)| checker.alias(alias, draft.as_ref(), &primaries))
         .collect();
     checker.twins(drafts);
+    checker.tls(drafts);
     let config = Config { aliases, monitoring: raw.monitoring, warnings: std::mem::take(&mut checker.warnings) };
     if checker.mistakes.is_empty() {
         checker.dead_ends(&config);
@@ -225,6 +228,19 @@ impl Checker<'_> {
             let at = alias.url.as_ref().map_or(&alias.at, |url| &url.at);
             let what = format!("is the same server as alias.{}", first.name);
             self.warnings.push(at.mistake(Problem::new(what, "make sure that this is meant: they go down together")));
+        }
+    }
+
+    fn tls(&mut self, drafts: &[Option<Draft>]) {
+        let protected = |draft: &Draft| draft.target.tls != Tls::Disable;
+        for (alias, draft) in self.raw.aliases.iter().zip(drafts) {
+            if cfg!(not(feature = "tls")) && draft.as_ref().is_some_and(protected) {
+                let at = alias.url.as_ref().map_or(&alias.at, |url| &url.at);
+                let remedy =
+                    "build it with the feature, or write sslmode=disable where the network may read everything";
+                let problem = Problem::new("needs TLS, and pgdetour is built without its feature `tls`", remedy);
+                self.mistakes.push(at.mistake(problem));
+            }
         }
     }
 

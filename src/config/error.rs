@@ -34,8 +34,14 @@ impl ConfigError {
     /// The mistakes in the order of the file; those of the environment and of code come last.
     pub(super) fn new(mut mistakes: Vec<Mistake>) -> Self {
         mistakes.sort_by_key(|mistake| (mistake.variable.is_some(), mistake.line.unwrap_or(usize::MAX)));
-        mistakes.dedup();
-        Self { mistakes }
+        // One global key can be wrong for each of many aliases: it is told once.
+        let mut once: Vec<Mistake> = Vec::with_capacity(mistakes.len());
+        for mistake in mistakes {
+            if !once.contains(&mistake) {
+                once.push(mistake);
+            }
+        }
+        Self { mistakes: once }
     }
 
     /// Every mistake; never empty.
@@ -140,5 +146,5 @@ pub(super) fn nearest<'a>(wrong: &str, valid: impl Iterator<Item = &'a str>) -> 
     let wrong = wrong.to_lowercase();
     let (distance, near) =
         valid.map(|name| (strsim::damerau_levenshtein(&wrong, name), name)).min_by_key(|(distance, _)| *distance)?;
-    (distance <= (near.len() / 3).max(1)).then_some(near)
+    (distance <= (near.len().max(wrong.len()) / 3).max(1)).then_some(near)
 }

@@ -65,16 +65,15 @@ impl Config {
 fn load(text: &str, file: Option<&Path>, environment: &[(String, String)]) -> Result<Config, ConfigError> {
     let sources = Sources::merge(text, file, environment)?;
     let (raw, mistakes) = read(&sources);
-    compile(&raw, mistakes, environment)
+    compile(&raw, mistakes, &surroundings(environment))
 }
 
 /// What was written, looked up and checked.
 pub(super) fn compile(
     raw: &Raw,
     mut mistakes: Vec<Mistake>,
-    environment: &[(String, String)],
+    surroundings: &Surroundings,
 ) -> Result<Config, ConfigError> {
-    let surroundings = surroundings(environment);
     let mut findings = Findings::default();
     let mut drafts: Vec<Option<Draft>> = Vec::with_capacity(raw.aliases.len());
     for alias in &raw.aliases {
@@ -83,9 +82,9 @@ pub(super) fn compile(
             continue;
         };
         let role = alias.role.as_ref().map(|role| role.value);
-        match url::build(&given.value, alias.name.as_str(), role, &surroundings) {
+        match url::build(&given.value, alias.name.as_str(), role, surroundings) {
             Ok(mut draft) => {
-                findings.fill(alias, &mut draft, &surroundings);
+                findings.fill(alias, &mut draft, surroundings);
                 drafts.push(Some(draft));
             }
             Err(problems) => {
@@ -105,7 +104,8 @@ pub(super) fn process_environment() -> Vec<(String, String)> {
     env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
-fn surroundings(environment: &[(String, String)]) -> Surroundings {
+/// What of an environment stands in for parts of a URL, as in libpq.
+pub(super) fn surroundings(environment: &[(String, String)]) -> Surroundings {
     let value = |wanted: &str| {
         environment.iter().find(|(name, value)| name == wanted && !value.is_empty()).map(|(_, value)| value.clone())
     };

@@ -154,19 +154,22 @@ impl Config {
 }
 
 impl Target {
-    /// `host:port/database`, for logs: no user, no password.
+    /// `host:port/database`, for logs: no password and no user, hence no database either where that has the user's name.
     #[must_use]
     pub fn address(&self) -> String {
         use tokio_postgres::config::Host;
         let host = match self.postgres.get_hosts().first() {
+            Some(Host::Tcp(host)) if host.contains(':') => format!("[{host}]"),
             Some(Host::Tcp(host)) => host.clone(),
             #[cfg(unix)]
             Some(Host::Unix(path)) => path.display().to_string(),
             None => "localhost".to_owned(),
         };
         let port = self.postgres.get_ports().first().copied().unwrap_or(5432);
-        let database = self.postgres.get_dbname().or_else(|| self.postgres.get_user()).unwrap_or("");
-        format!("{host}:{port}/{database}")
+        match self.postgres.get_dbname().filter(|database| Some(*database) != self.postgres.get_user()) {
+            Some(database) => format!("{host}:{port}/{database}"),
+            None => format!("{host}:{port}"),
+        }
     }
 }
 

@@ -80,7 +80,7 @@ impl<'a> Layered<'a> {
             "ping_timeout" => pings.ping_timeout,
             _ => pings.outage_ping_timeout,
         };
-        let inverted = ORDERED.iter().filter(|(short, long)| value(short) > value(long));
+        let inverted = ORDERED.iter().filter(|(short, long)| value(short) > value(long) && !value(long).is_zero());
         inverted.map(|(short, long)| self.inverted(short, (long, value(long)), at)).collect()
     }
 

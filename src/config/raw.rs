@@ -18,6 +18,8 @@ pub(super) struct Raw {
     pub(super) brisk: bool,
     pub(super) numbers: Numbers,
     pub(super) aliases: Vec<RawAlias>,
+    /// Some alias could not be read at all: that one is missing is no further mistake.
+    pub(super) unread: bool,
 }
 
 /// One `[alias.NAME]`.

@@ -44,7 +44,10 @@ impl Reader<'_> {
                 continue;
             }
             let at = self.sources.at(&path, value.tag());
-            let Some(key) = self.known(name, &at, Key::is_global) else { continue };
+            let Some(key) = self.known(name, &at, Key::is_global) else {
+                raw.unread |= value.as_dict().is_some();
+                continue;
+            };
             match (key.name, self.typed(key, value, &at)) {
                 (_, None) => {}
                 ("pace", _) => raw.brisk = true,
@@ -58,23 +61,24 @@ impl Reader<'_> {
 
     fn aliases(&mut self, value: &Value, raw: &mut Raw) {
         let Some(aliases) = value.as_dict() else {
+            raw.unread = true;
             let problem = Problem::new("should be a table", "write [alias.NAME] for each alias");
             return self.mistakes.push(self.sources.at(&["alias"], value.tag()).mistake(problem));
         };
         for (name, value) in aliases {
             let at = self.sources.at(&["alias", name], value.tag());
-            match (AliasName::new(name), value.as_dict()) {
+            let problem = match (AliasName::new(name), value.as_dict()) {
                 (Ok(name), Some(keys)) => {
                     let at = self.first_place(at, name.as_str(), keys);
-                    raw.aliases.push(self.alias(name, at, keys));
+                    let alias = self.alias(name, at, keys);
+                    raw.aliases.push(alias);
+                    continue;
                 }
-                (Err(invalid), _) => {
-                    self.mistakes.push(at.mistake(Problem::bare(format!("not a name: {invalid}"))));
-                }
-                (Ok(_), None) => self.mistakes.push(
-                    at.mistake(Problem::new("should be a table", format!("write [alias.{name}] and its keys below"))),
-                ),
-            }
+                (Err(invalid), _) => Problem::bare(format!("not a name: {invalid}")),
+                (Ok(_), None) => Problem::new("should be a table", format!("write [alias.{name}] and its keys below")),
+            };
+            raw.unread = true;
+            self.mistakes.push(at.mistake(problem));
         }
     }
 
@@ -112,7 +116,11 @@ impl Reader<'_> {
                 "write it at the top of the file, before the first [alias.NAME]",
             ),
             Some(_) => Problem::new("belongs to an alias", "write it below [alias.NAME]"),
-            None => Problem::none_of("unknown key", name, KEYS.iter().filter(|key| here(key)).map(|key| key.name)),
+            None => {
+                let tables = (at.key == name).then_some("alias");
+                let valid = KEYS.iter().filter(|key| here(key)).map(|key| key.name).chain(tables);
+                Problem::none_of("unknown key", name, valid)
+            }
         };
         self.mistakes.push(at.mistake(problem));
         None
@@ -187,7 +195,7 @@ fn count(value: &Value) -> Result<usize, Problem> {
     match value.to_i128() {
         Some(number) if number < 0 => Err(Problem::bare("should not be negative")),
         Some(number) => usize::try_from(number).map_err(|_| Problem::bare("too large")),
-        None => Err(wrong_type(value, "a whole number", "write it without quotes, like 16")),
+        None => Err(wrong_type(value, "a whole number", "write a number like 16")),
     }
 }
 
@@ -198,9 +206,12 @@ fn word(value: &Value, words: &'static [&'static str]) -> Result<&'static str, P
 }
 
 fn names(value: &Value) -> Result<Vec<String>, Problem> {
-    let wrong = || wrong_type(value, "a list of aliases", "write it like [\"primary\"]");
-    let list = value.as_array().ok_or_else(wrong)?;
-    list.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
+    let remedy = "write it like [\"primary\"]";
+    let list = value.as_array().ok_or_else(|| wrong_type(value, "a list of aliases", remedy))?;
+    let name = |name: &Value| name.as_str().map(str::to_owned);
+    list.iter()
+        .map(|one| name(one).ok_or_else(|| Problem::new("should hold nothing but names of aliases", remedy)))
+        .collect()
 }
 
 fn wrong_type(value: &Value, wanted: &str, remedy: &str) -> Problem {
@@ -212,9 +223,8 @@ fn wrong_type(value: &Value, wanted: &str, remedy: &str) -> Problem {
         Value::Dict(..) => "a table",
         Value::Array(..) => "a list",
     };
-    if found == wanted {
-        Problem::new(format!("should be {wanted}"), remedy)
-    } else {
-        Problem::new(format!("should be {wanted}, not {found}"), remedy)
+    match found {
+        "a number" if wanted == "a whole number" => Problem::new("should be a whole number", remedy),
+        found => Problem::new(format!("should be {wanted}, not {found}"), remedy),
     }
 }

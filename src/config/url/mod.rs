@@ -1,5 +1,6 @@
-//! Where does a libpq URL or a `key=value` text point to? Our own pass: the driver refuses `sslmode=verify-full` and much else that libpq takes.
+//! Where does a libpq URL or a `key=value` text point to?
 //!
+//! Our own pass, since the driver refuses `sslmode=verify-full` and much else that libpq takes.
 //! No error here quotes the text: a piece of it may be a piece of the password. Only names of known parameters are told.
 
 mod keys;

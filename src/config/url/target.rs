@@ -73,10 +73,10 @@ impl Builder {
                 Some((key, _)) if value.is_empty() => drop(builder.values.remove(key)),
                 Some((key, Treatment::Works)) => drop(builder.values.insert(key, value)),
                 Some((_, Treatment::Only(same, _))) if same.contains(&value.to_lowercase().as_str()) => {}
-                Some((key, Treatment::Only(_, remedy))) => {
-                    builder
-                        .problems
-                        .push(Problem::new(format!("the parameter {key} is not supported like this"), remedy));
+                Some((key, Treatment::Only(same, remedy))) => {
+                    let this = if same.is_empty() { "the" } else { "this value of the" };
+                    let what = format!("{this} parameter {key} is not supported");
+                    builder.problems.push(Problem::new(what, remedy));
                 }
             }
         }
@@ -228,7 +228,7 @@ impl Builder {
             file => Roots::File(PathBuf::from(file)),
         });
         let mode = self.take("sslmode");
-        if host.unix {
+        if host.unix && mode.as_deref().is_none_or(|mode| SSL_MODES.contains(&mode)) {
             return Tls::Disable; // libpq: "sslmode is ignored for Unix domain socket communication"
         }
         match (mode.as_deref(), roots) {
@@ -316,6 +316,8 @@ impl Builder {
         self.problems.push(Problem::new(what, remedy));
     }
 }
+
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 #[derive(Default)]
 struct Host {
