@@ -15,7 +15,7 @@ use crate::config::Pings;
 /// What is believed about one server, and when to ask it next.
 ///
 /// ```text
-///              doubt, slow, lost, failed ping             failure_threshold failed pings
+///                 doubt, lost, failed ping               failure_threshold failed pings
 ///      ┌────┐ ──────────────────────────────▶ ┌─────────┐ ──────────────────▶ ┌──────┐ ◀─┐ failed ping
 ///      │ Up │                                 │ Suspect │                     │ Down │ ──┘
 ///      └────┘ ◀────────────────────────────── └─────────┘                     └──────┘
@@ -91,8 +91,12 @@ impl Health {
     #[must_use]
     pub fn on(&mut self, signal: Signal, now: Instant) -> Vec<Change> {
         match signal {
-            Signal::Doubt | Signal::Slow => {
+            Signal::Doubt => {
                 self.doubt(now);
+                Vec::new()
+            }
+            Signal::Slow => {
+                self.ask(now);
                 Vec::new()
             }
             Signal::Lost => {
@@ -170,6 +174,13 @@ impl Health {
         if matches!(self.status, Status::Up | Status::Suspect) {
             self.status = Status::Suspect;
             self.doubted = Some(now);
+            self.ask(now);
+        }
+    }
+
+    /// Brings the next ping forward, as far as the error frequency allows, and over a fresh connection, which sees more.
+    fn ask(&mut self, now: Instant) {
+        if matches!(self.status, Status::Up | Status::Suspect) {
             self.next_over = Over::Fresh;
             self.due = self.due.min(self.cadence.after_error(now));
         }

@@ -6,10 +6,12 @@ mod change;
 mod machine;
 mod round;
 mod signal;
+mod slow;
 
 pub use self::{
     belief::{Belief, Cell, Generation, Leases, Need, State, Tally},
     change::{Action, Change, Order},
     machine::Health,
     signal::{Cause, Facts, Finding, Lsn, Over, PingId, Signal, SystemId, Timeline},
+    slow::SlowWatch,
 };

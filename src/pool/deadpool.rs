@@ -51,11 +51,11 @@ where
         async move { answer.await.map_err(|error| AcquireError::new(AcquireErrorKind::Connect, error)) }
     }
 
-    fn is_broken(connection: &Self::Connection) -> bool {
+    fn is_closed(connection: &Self::Connection) -> bool {
         P::is_closed(connection)
     }
 
-    fn discard(&self, connection: Self::Connection) {
+    fn discard(connection: Self::Connection) {
         drop(Object::take(connection));
     }
 

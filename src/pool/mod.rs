@@ -47,11 +47,27 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Asks the server over this connection whether it still answers: one round trip.
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send;
 
-    /// Whether this connection is known to be of no more use: closed, or not in the state in which it was lent.
-    fn is_broken(connection: &Self::Connection) -> bool;
+    /// Whether this connection is known to be closed. Asks nobody.
+    fn is_closed(connection: &Self::Connection) -> bool;
 
-    /// Takes a connection out of the pool for good and closes it.
-    fn discard(&self, connection: Self::Connection);
+    /// How a connection stands when it comes back: only a clean one is lent again. Asks nobody.
+    ///
+    /// The default says that it is not known, and then it is lent again.
+    fn standing(_connection: &Self::Connection) -> Standing {
+        Standing::Unknown
+    }
+
+    /// Waits until nothing is under way on a busy connection any more, and says how it stands then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: the router bounds it.
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
+        std::future::ready(Self::standing(connection))
+    }
+
+    /// Takes a connection out of its pool for good and closes it.
+    fn discard(connection: Self::Connection);
 
     /// Closes all idle connections.
     fn evict(&self);

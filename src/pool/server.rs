@@ -21,6 +21,8 @@ pub struct Server {
     bell: Arc<Notify>,
     /// Sessions of an older generation than this end at once.
     oldest: watch::Sender<Cut>,
+    /// The generation, for requests that wait for a connection: they stop waiting when it changes.
+    turns: watch::Sender<Generation>,
 }
 
 /// Which sessions of a server may live.
@@ -45,7 +47,8 @@ impl Server {
     #[must_use]
     pub fn new(name: AliasName, address: String, bell: Arc<Notify>) -> Self {
         let (oldest, _) = watch::channel(Cut { before: Generation::default(), closed: false });
-        Self { name, address, cell: Cell::default(), bell, oldest }
+        let (turns, _) = watch::channel(Generation::default());
+        Self { name, address, cell: Cell::default(), bell, oldest, turns }
     }
 
     /// Reports evidence against the server, seen by a session or lease of `generation`. Costs an atomic
@@ -62,7 +65,14 @@ impl Server {
         self.cell.publish(belief);
         if previous.generation() != belief.generation() {
             self.oldest.send_modify(|cut| cut.before = belief.generation());
+            self.turns.send_replace(belief.generation());
         }
+    }
+
+    /// Waits until the server goes down or comes back, if that has not happened since `generation`.
+    pub(crate) async fn turned(&self, generation: Generation) {
+        // The sender lives as long as `self`, so the wait ends with a change alone.
+        let _ = self.turns.subscribe().wait_for(|now| *now != generation).await;
     }
 
     /// Ends every session and refuses new ones.
