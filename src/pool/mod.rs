@@ -6,6 +6,7 @@ mod connect;
 #[cfg(feature = "deadpool")]
 mod deadpool;
 mod dial;
+mod fault;
 mod frames;
 mod probe;
 mod server;

@@ -1,0 +1,245 @@
+//! What went wrong, read out of the driver's errors for the policy to judge.
+
+use std::{error::Error, io};
+
+use tokio_postgres::error::{DbError, Severity as Told, SqlState};
+
+use super::{AcquireError, AcquireErrorKind, ConnectFailure, TlsError};
+use crate::policy::{Fault, Network, Severity, Sqlstate};
+
+impl Fault {
+    /// The fault in an error: in the first of its chain of sources that is one of the driver, a pool or a socket.
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            match error.downcast_ref::<AcquireError>().map(AcquireError::kind) {
+                Some(AcquireErrorKind::Exhausted) => return Self::PoolFull,
+                Some(AcquireErrorKind::Closed) => return Self::PoolClosed,
+                Some(AcquireErrorKind::Connect) | None => {}
+            }
+            if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
+                return driver(error);
+            }
+            if let Some(error) = error.downcast_ref::<DbError>() {
+                return reported(error);
+            }
+            if error.is::<TlsError>() {
+                return Self::Tls;
+            }
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return connecting(error);
+            }
+            next = error.source();
+        }
+        Self::Unknown
+    }
+}
+
+/// The driver tells the kind of its errors by their text alone. The text is its own, so it is never translated.
+fn driver(error: &tokio_postgres::Error) -> Fault {
+    if let Some(error) = error.as_db_error() {
+        return reported(error);
+    }
+    match ConnectFailure::under(error) {
+        Some(ConnectFailure::TimedOut { .. }) => return Fault::Late,
+        Some(ConnectFailure::NotAdmitted) => return Fault::NotAdmitted,
+        Some(ConnectFailure::Closed) => return Fault::PoolClosed,
+        None => {}
+    }
+    let socket = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    match (error.to_string().as_str(), socket) {
+        ("connection closed", _) => Fault::Closed,
+        ("timeout waiting for server", _) => Fault::Late,
+        ("error connecting to server", Some(socket)) => connecting(socket),
+        ("error communicating with the server", Some(socket)) => in_session(socket),
+        // A socket that breaks in the handshake; a certificate that is refused comes as `InvalidData`.
+        ("error performing TLS handshake", Some(socket)) if socket.kind() != io::ErrorKind::InvalidData => {
+            in_session(socket)
+        }
+        ("error performing TLS handshake", _) => Fault::Tls,
+        ("unexpected message from server" | "error parsing response from server", _) => Fault::Garbled,
+        ("authentication error", _) => Fault::Login,
+        ("invalid connection string" | "invalid configuration", _) => Fault::Settings,
+        ("error connecting to server" | "error communicating with the server", None) => Fault::Closed,
+        _ => Fault::Misuse,
+    }
+}
+
+fn reported(error: &DbError) -> Fault {
+    let ends_session = match error.parsed_severity() {
+        Some(severity) => matches!(severity, Told::Fatal | Told::Panic),
+        // A proxy may leave the untranslated severity out; what it invents itself is in English.
+        None => matches!(error.severity(), "FATAL" | "PANIC"),
+    };
+    // The text of a conflict is translated, the place in the server that reports it is not.
+    let by_replay = matches!(error.routine(), Some("ProcessInterrupts" | "ProcessRecoveryConflictInterrupt"));
+    if *error.code() == SqlState::T_R_SERIALIZATION_FAILURE && by_replay {
+        return Fault::Replay;
+    }
+    match Sqlstate::parse(error.code().code()) {
+        Some(sqlstate) => {
+            let severity = if ends_session { Severity::Fatal } else { Severity::Error };
+            Fault::Reported { sqlstate, severity }
+        }
+        None => Fault::Garbled,
+    }
+}
+
+fn connecting(error: &io::Error) -> Fault {
+    use io::ErrorKind as Kind;
+    match (error.kind(), error.raw_os_error()) {
+        (_, Some(code)) if is_shortage(code) => Fault::Resource,
+        (Kind::AddrNotAvailable, _) => Fault::Resource,
+        // From the driver itself and not from a system call.
+        (Kind::PermissionDenied, None) => Fault::WrongRole,
+        (Kind::InvalidInput, None) => Fault::Settings,
+        (Kind::ConnectionRefused, _) => Fault::Connect(Network::Refused),
+        // EACCES is a prohibited route and EINVAL a black-holed one.
+        (Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::PermissionDenied | Kind::InvalidInput, _) => {
+            Fault::Connect(Network::Unreachable)
+        }
+        (Kind::TimedOut, _) => Fault::Connect(Network::TimedOut),
+        // The standard library gives a failed `getaddrinfo` neither kind nor code.
+        (_, None) if error.to_string().contains("lookup address") => Fault::Lookup,
+        _ => Fault::Connect(Network::Broken),
+    }
+}
+
+fn in_session(error: &io::Error) -> Fault {
+    use io::ErrorKind as Kind;
+    match (error.kind(), error.raw_os_error()) {
+        (_, Some(code)) if is_shortage(code) => Fault::Resource,
+        (Kind::InvalidData, _) => Fault::Garbled,
+        (Kind::TimedOut, _) => Fault::Session(Network::TimedOut),
+        (Kind::HostUnreachable | Kind::NetworkUnreachable, _) => Fault::Session(Network::Unreachable),
+        (Kind::ConnectionRefused, _) => Fault::Session(Network::Refused),
+        _ => Fault::Session(Network::Broken),
+    }
+}
+
+/// ENFILE, EMFILE and ENOBUFS, for which the standard library has no stable names.
+fn is_shortage(os: i32) -> bool {
+    let no_buffers = if cfg!(target_os = "linux") { 105 } else { 55 };
+    os == 23 || os == 24 || os == no_buffers
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpListener, TcpStream},
+    };
+    use tokio_postgres::{Config, NoTls};
+
+    use super::*;
+    use crate::policy::Class;
+
+    fn config(port: u16) -> Config {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(port).user("app");
+        config
+    }
+
+    /// What a connect finds where `answer` is all that is ever said.
+    async fn fault_of_answer(answer: &'static [u8]) -> Fault {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serve = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.readable().await.unwrap();
+            let _ = socket.try_read(&mut [0; 1024]);
+            socket.write_all(answer).await.unwrap();
+        };
+        let config = config(port);
+        let (outcome, ()) = tokio::join!(config.connect(NoTls), serve);
+        Fault::of(&outcome.err().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_port_nobody_listens_on_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let error = config(port).connect(NoTls).await.err().unwrap();
+        assert_eq!(Fault::of(&error), Fault::Connect(Network::Refused));
+        let wrapped = AcquireError::new(AcquireErrorKind::Connect, error);
+        assert_eq!(Fault::of(&wrapped), Fault::Connect(Network::Refused));
+    }
+
+    #[tokio::test]
+    async fn a_socket_error_outside_of_the_driver_is_read_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let error = TcpStream::connect(address).await.unwrap_err();
+        assert_eq!(Fault::of(&error), Fault::Connect(Network::Refused));
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_hangs_up_speaks_softly_against_the_server() {
+        assert_eq!(fault_of_answer(b"").await, Fault::Closed);
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_another_protocol_is_garbled_or_broken_and_fails_a_ping() {
+        for answer in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"Z\0\0\0\x05I", b"R\0\0\0\x01"] {
+            let fault = fault_of_answer(answer).await;
+            assert!(fault.class().fails_ping(), "{fault:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_at_login_is_read_with_code_and_severity() {
+        let starting = b"E\0\0\0\x35SFATAL\0VFATAL\0C57P03\0Mthe system is starting up\0\0";
+        let fault = fault_of_answer(starting).await;
+        let sqlstate = Sqlstate::parse("57P03").unwrap();
+        assert_eq!(fault, Fault::Reported { sqlstate, severity: Severity::Fatal });
+    }
+
+    #[tokio::test]
+    async fn a_connect_that_was_not_tried_is_no_evidence_and_a_late_one_is() {
+        let of = async |failure: ConnectFailure| Fault::of(&failure.into_driver_error().await);
+        assert_eq!(of(ConnectFailure::NotAdmitted).await.class(), Class::Local);
+        assert_eq!(of(ConnectFailure::Closed).await.class(), Class::Local);
+        assert_eq!(of(ConnectFailure::TimedOut { after: std::time::Duration::ZERO }).await, Fault::Late);
+    }
+
+    #[tokio::test]
+    async fn what_the_driver_refuses_is_a_setting() {
+        let error = Config::new().connect(NoTls).await.err().unwrap();
+        assert_eq!(Fault::of(&error), Fault::Settings);
+        let error = "nonsense".parse::<Config>().unwrap_err();
+        assert_eq!(Fault::of(&error), Fault::Settings);
+    }
+
+    #[test]
+    fn errors_of_a_connect_are_told_apart_by_kind_and_code() {
+        let lookup = io::Error::other("failed to lookup address information: Name or service not known");
+        let cases = [
+            (io::Error::from_raw_os_error(24), Fault::Resource),
+            (io::Error::from_raw_os_error(23), Fault::Resource),
+            (io::ErrorKind::AddrNotAvailable.into(), Fault::Resource),
+            (io::Error::from_raw_os_error(13), Fault::Connect(Network::Unreachable)),
+            (io::Error::from_raw_os_error(22), Fault::Connect(Network::Unreachable)),
+            (io::ErrorKind::HostUnreachable.into(), Fault::Connect(Network::Unreachable)),
+            (io::ErrorKind::NetworkUnreachable.into(), Fault::Connect(Network::Unreachable)),
+            (io::ErrorKind::PermissionDenied.into(), Fault::WrongRole),
+            (io::ErrorKind::InvalidInput.into(), Fault::Settings),
+            (io::ErrorKind::TimedOut.into(), Fault::Connect(Network::TimedOut)),
+            (io::ErrorKind::ConnectionReset.into(), Fault::Connect(Network::Broken)),
+            (lookup, Fault::Lookup),
+        ];
+        for (error, fault) in cases {
+            assert_eq!(connecting(&error), fault, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_pool_is_overload_and_a_closed_one_is_ours() {
+        let full = AcquireError::new(AcquireErrorKind::Exhausted, "full");
+        assert_eq!(Fault::of(&full).class(), Class::Overload);
+        let closed = AcquireError::new(AcquireErrorKind::Closed, "closed");
+        assert_eq!(Fault::of(&closed).class(), Class::Local);
+    }
+}
