@@ -1,13 +1,20 @@
-//! Connections are made within a deadline, tell their state without a query, end when they are cut, and can be cancelled.
+//! Connections of the pools on a real server: they tell their state without a query, end when they are cut, and can be cancelled.
 
 #![cfg(feature = "testkit")]
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{
+    error::Error,
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use pgdetour::{
     config::{AliasKind, Config, Role},
     health::Need,
-    pool::{Connected, Connector, Dial, Server, Standing},
+    pool::{Connected, Connector, Dial, Server, Standing, Tap},
     testkit::Cluster,
 };
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
@@ -17,26 +24,147 @@ type Tested = Result<(), Box<dyn Error>>;
 /// Long enough for anything that is going to happen at all.
 const SOON: Duration = Duration::from_secs(20);
 
-fn connector(url: &str, within: Duration) -> Result<Connector, Box<dyn Error>> {
+fn connector(url: &str) -> Result<Connector, Box<dyn Error>> {
     let config = Config::builder().server("primary", Role::Primary, url).build()?;
     let alias = &config.aliases[0];
     let AliasKind::Server(server) = &alias.kind else { unreachable!("one server is declared") };
     let shared = Server::new(alias.name.clone(), server.target.address(), Arc::new(Notify::new()));
-    Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, within, Handle::current()))
+    Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, SOON, Handle::current()))
 }
 
-async fn connected(cluster: &Cluster) -> Result<(Connector, Connected), Box<dyn Error>> {
-    let connector = connector(&cluster.primary().url(), SOON)?;
+async fn connected(server: &pgdetour::testkit::Server) -> Result<(Connector, Connected), Box<dyn Error>> {
+    let connector = connector(&server.url())?;
     let made = connector.connect_tapped().await?;
     Ok((connector, made))
 }
 
+async fn settled(tap: &Tap) -> Standing {
+    timeout(SOON, tap.settled()).await.expect("the connection settles")
+}
+
+/// Polls once, as a `select!` does whose other branch wins at once.
+fn poll_once(future: Pin<&mut impl Future>) {
+    assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+}
+
 #[tokio::test]
-async fn a_connection_answers_and_is_clean_after_it() -> Tested {
+async fn a_connection_is_clean_after_every_kind_of_request() -> Tested {
     let cluster = Cluster::start(0).await?;
-    let (connector, Connected { client, tap, .. }) = connected(&cluster).await?;
+    let (connector, Connected { mut client, tap, .. }) = connected(cluster.primary()).await?;
     assert_eq!(client.query_one("SELECT 7", &[]).await?.get::<_, i32>(0), 7);
-    assert_eq!(timeout(SOON, tap.settled()).await?, Standing::Clean);
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    client.batch_execute("CREATE TABLE t (n int); BEGIN; INSERT INTO t VALUES (1); COMMIT").await?;
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    client.transaction().await?.commit().await?;
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    drop(client.copy_out("COPY t TO STDOUT").await?);
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    client.query_one("SELECT 1 / 0", &[]).await.expect_err("a division by zero fails");
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert!(tap.is_clean());
     assert!(connector.server().cell.belief().is_clear(Need::Reads));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_copy_that_is_given_up_leaves_the_connection_clean() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let (_, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
+    client.batch_execute("CREATE TABLE t (n int)").await?;
+    let copy = client.copy_in::<_, &'static [u8]>("COPY t FROM STDIN").await?;
+    assert_eq!(tap.standing(), Standing::Busy);
+    drop(copy);
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    let copy = client.copy_in::<_, &'static [u8]>("COPY t FROM STDIN").await?;
+    assert_eq!(pin!(copy).finish().await?, 0);
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(client.query_one("SELECT 1", &[]).await?.get::<_, i32>(0), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_open_transaction_is_dirty_and_a_dropped_one_settles() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let (_, Connected { mut client, tap, .. }) = connected(cluster.primary()).await?;
+    let transaction = client.transaction().await?;
+    assert_eq!(settled(&tap).await, Standing::Dirty);
+    drop(transaction);
+    assert_eq!(tap.standing(), Standing::Busy);
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    client.batch_execute("BEGIN").await?;
+    client.batch_execute("nonsense").await.expect_err("nonsense fails");
+    assert_eq!(settled(&tap).await, Standing::Dirty);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_was_only_queued_is_seen_and_can_be_cancelled() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let (connector, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
+    let cancel = connector.cancel(&client);
+    for _ in 0..50 {
+        client.simple_query("SELECT 1").await?;
+        assert_eq!(settled(&tap).await, Standing::Clean);
+        poll_once(pin!(client.simple_query("SELECT pg_sleep(600)")));
+        assert!(!tap.is_clean());
+        let settled = async {
+            // A request that overtakes the statement finds nothing to cancel.
+            while timeout(Duration::from_millis(100), tap.settled()).await.is_err() {
+                cancel.cancel().await?;
+            }
+            Ok::<_, tokio_postgres::Error>(())
+        };
+        cancel.cancel().await?;
+        timeout(SOON, settled).await??;
+        assert!(tap.is_clean());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_was_only_just_made_shows_a_queued_statement_too() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let (_, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
+    poll_once(pin!(client.simple_query("SELECT 1")));
+    assert_eq!(tap.standing(), Standing::Busy);
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_frozen_server_holds_no_query_past_the_cut() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let (connector, Connected { client, task, tap }) = connected(cluster.primary()).await?;
+    cluster.primary().freeze().await?;
+    let query = tokio::spawn(async move { client.simple_query("SELECT 1").await });
+    connector.server().close();
+    assert!(timeout(SOON, query).await??.is_err());
+    timeout(SOON, task).await??;
+    assert_eq!(tap.standing(), Standing::Dirty);
+    assert_eq!(connector.server().sessions(), 0);
+    cluster.primary().thaw().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_promotion_is_noticed_with_the_next_reply() -> Tested {
+    let cluster = Cluster::start(1).await?;
+    let (connector, Connected { client, tap, .. }) = connected(cluster.replica(0)).await?;
+    cluster.replica(0).promote().await?;
+    client.simple_query("SELECT 1").await?;
+    settled(&tap).await;
+    assert!(connector.server().cell.belief().is_doubted());
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unread_result_keeps_the_connection_busy() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let (_, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
+    let sql = "SELECT repeat('x', 100000) FROM generate_series(1, 100)";
+    let rows = client.simple_query_raw(sql).await?;
+    assert_eq!(tap.standing(), Standing::Busy);
+    drop(rows);
+    assert_eq!(settled(&tap).await, Standing::Clean);
     Ok(())
 }

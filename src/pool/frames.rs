@@ -175,3 +175,168 @@ impl Cursor {
         Ok(Some((self.header[0], self.first.unwrap_or_default())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Sent(Vec<u8>),
+        Received(Vec<u8>),
+    }
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag], &length.to_be_bytes()[..], body].concat()
+    }
+
+    fn sent(tags: &[u8]) -> Step {
+        Step::Sent(tags.iter().flat_map(|tag| frame(*tag, b"body")).collect())
+    }
+
+    fn received(tags: &[u8]) -> Step {
+        Step::Received(tags.iter().flat_map(|tag| frame(*tag, b"T")).collect())
+    }
+
+    fn ready(status: u8) -> Step {
+        Step::Received(frame(b'Z', &[status]))
+    }
+
+    /// A login with a password, whose first packet has no tag.
+    fn login() -> Vec<Step> {
+        vec![Step::Sent(vec![0, 0, 0, 9, 0, 3, 0, 0, 0]), received(b"R"), sent(b"p"), received(b"RSSSK"), ready(b'I')]
+    }
+
+    fn play(frames: &mut Frames, step: &Step) -> Seen {
+        match step {
+            Step::Sent(bytes) => frames.sent(bytes),
+            Step::Received(bytes) => frames.received(bytes),
+        }
+        frames.seen()
+    }
+
+    fn after(steps: Vec<Step>) -> Seen {
+        let mut frames = Frames::default();
+        login().iter().chain(&steps).for_each(|step| _ = play(&mut frames, step));
+        Seen(frames.seen().0 & !(0xff << PARAMETERS))
+    }
+
+    fn owed(count: u64) -> u64 {
+        STARTED | count << OWED
+    }
+
+    #[test]
+    fn a_login_ends_with_nothing_owed() {
+        assert_eq!(after(vec![]), Seen(STARTED));
+    }
+
+    #[test]
+    fn every_sync_query_and_call_is_owed_one_ready() {
+        assert_eq!(after(vec![sent(b"PDS"), sent(b"BES"), sent(b"Q"), sent(b"F")]), Seen(owed(4)));
+        assert_eq!(after(vec![sent(b"PDSQ"), received(b"1tTE"), ready(b'I')]), Seen(owed(1)));
+        assert_eq!(after(vec![sent(b"Q"), received(b"TDDDC"), ready(b'I')]), Seen(STARTED));
+    }
+
+    #[test]
+    fn messages_without_a_sync_are_unfinished() {
+        assert_eq!(after(vec![sent(b"PBE")]), Seen(STARTED | UNFINISHED));
+        assert_eq!(after(vec![sent(b"PBEH"), received(b"12D")]), Seen(STARTED | UNFINISHED));
+        assert_eq!(after(vec![Step::Sent(vec![b'Q', 0, 0])]), Seen(STARTED | UNFINISHED));
+    }
+
+    #[test]
+    fn an_open_and_a_failed_transaction_are_told_from_none() {
+        for status in [b'T', b'E', b'?'] {
+            assert_eq!(after(vec![sent(b"Q"), ready(status)]), Seen(STARTED | IN_TRANSACTION));
+        }
+        assert_eq!(after(vec![sent(b"Q"), ready(b'T'), sent(b"Q"), ready(b'I')]), Seen(STARTED));
+    }
+
+    #[test]
+    fn a_sync_that_a_copy_swallows_is_not_owed_anything() {
+        let begun = || vec![sent(b"BES"), received(b"2G"), sent(b"dd")];
+        assert_eq!(after(begun()), Seen(STARTED | UNFINISHED));
+        for end in [b"cS", b"fS"] {
+            let steps = [begun(), vec![sent(end)]].concat();
+            assert_eq!(after(steps.clone()), Seen(owed(1)));
+            assert_eq!(after([steps, vec![received(b"C"), ready(b'I')]].concat()), Seen(STARTED));
+        }
+    }
+
+    #[test]
+    fn a_copy_given_up_before_the_server_agreed_to_it_is_counted_right() {
+        assert_eq!(after(vec![sent(b"BESfS"), received(b"2GE"), ready(b'I')]), Seen(STARTED));
+        assert_eq!(after(vec![sent(b"BESfS"), received(b"E"), ready(b'I')]), Seen(owed(1)));
+    }
+
+    #[test]
+    fn a_copy_by_a_plain_query_is_answered_once() {
+        let steps = vec![sent(b"Q"), received(b"G"), sent(b"ddc"), received(b"C"), ready(b'I')];
+        assert_eq!(after(steps), Seen(STARTED));
+        assert_eq!(after(vec![sent(b"Q"), received(b"GE"), ready(b'I')]), Seen(STARTED));
+    }
+
+    #[test]
+    fn a_terminated_conversation_is_lost() {
+        assert_eq!(after(vec![sent(b"X")]), Seen(STARTED | LOST));
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_one_is_lost_and_a_huge_one_is_waited_for() {
+        for length in [[0, 0, 0, 3], [0x80, 0, 0, 0], [0xff; 4]] {
+            let bytes = [&[b'D'], &length[..], b"rest"].concat();
+            assert_eq!(after(vec![Step::Received(bytes.clone())]), Seen(STARTED | LOST));
+            assert_eq!(after(vec![Step::Sent(bytes)]).0 & LOST, LOST);
+        }
+        let huge = vec![b'Q', 0x7f, 0xff, 0xff, 0xff, 1, 2, 3];
+        assert_eq!(after(vec![Step::Sent(huge)]), Seen(STARTED | UNFINISHED));
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            proptest::sample::select(vec![&b"PDS"[..], b"BES", b"Q", b"BESf", b"d", b"cS", b"fS", b"H"]).prop_map(sent),
+            proptest::sample::select(vec![&b"1tT"[..], b"2DDC", b"G", b"S", b"N", b"W", b"E"]).prop_map(received),
+            proptest::sample::select(b"ITE".to_vec()).prop_map(ready),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_slicing_of_a_conversation_is_seen_alike(
+            steps in prop::collection::vec(step(), 0..20),
+            sizes in prop::collection::vec(1_usize..9, 1..40),
+        ) {
+            let (mut whole, mut sliced) = (Frames::default(), Frames::default());
+            let mut sizes = sizes.iter().cycle();
+            for step in login().iter().chain(&steps) {
+                let expected = play(&mut whole, step);
+                let (Step::Sent(bytes) | Step::Received(bytes)) = step;
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let (slice, after) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+                    match step {
+                        Step::Sent(_) => sliced.sent(slice),
+                        Step::Received(_) => sliced.received(slice),
+                    }
+                    rest = after;
+                }
+                prop_assert_eq!(sliced.seen(), expected);
+            }
+        }
+
+        #[test]
+        fn garbage_is_survived(slices in prop::collection::vec((any::<bool>(), any::<Vec<u8>>()), 0..20), greet: bool) {
+            let mut frames = Frames::default();
+            if greet {
+                login().iter().for_each(|step| _ = play(&mut frames, step));
+            }
+            for (up, bytes) in slices {
+                if up { frames.sent(&bytes) } else { frames.received(&bytes) }
+                let _ = frames.seen();
+            }
+        }
+    }
+}

@@ -131,3 +131,177 @@ impl Ending {
 fn in_recovery(wire: &Wire) -> Option<bool> {
     wire.parameter("in_hot_standby").map(|value| value == "on")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        runtime::Handle,
+        sync::Notify,
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::{
+        config::{AliasName, Target, Tls},
+        health::{Belief, State},
+        pool::{ConnectFailure, Connected, Connector, Dial, Standing},
+    };
+
+    /// Long enough for anything that is going to happen at all.
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A server of which each test writes what it says.
+    struct Fake {
+        listener: TcpListener,
+        server: Arc<Server>,
+        connector: Connector,
+    }
+
+    impl Fake {
+        async fn start(connect_timeout: Duration) -> Self {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let mut postgres = tokio_postgres::Config::new();
+            postgres.host("127.0.0.1").port(listener.local_addr().unwrap().port()).user("app");
+            let target = Target { postgres, tls: Tls::Disable };
+            let name = AliasName::new("fake").unwrap();
+            let server = Arc::new(Server::new(name, target.address(), Arc::new(Notify::new())));
+            let dial = Dial::new(&target).unwrap();
+            let connector = Connector::new(Arc::clone(&server), dial, connect_timeout, Handle::current());
+            Self { listener, server, connector }
+        }
+
+        /// A login that succeeds: the driver's side and the server's.
+        async fn login(&self) -> (Connected, TcpStream) {
+            let (connected, socket) = tokio::join!(self.connector.connect_tapped(), async {
+                let (mut socket, _) = self.listener.accept().await.unwrap();
+                let length = socket.read_u32().await.unwrap();
+                socket.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
+                let ready = [&frame(b'R', &[0; 4]), &status("on"), &frame(b'Z', b"I")[..]].concat();
+                socket.write_all(&ready).await.unwrap();
+                socket
+            });
+            (connected.unwrap(), socket)
+        }
+
+        /// Whether the server is doubted after it has said `words` and hung up.
+        async fn is_doubted_after(&self, words: &[u8]) -> bool {
+            let (connected, mut socket) = self.login().await;
+            socket.write_all(words).await.unwrap();
+            drop(socket);
+            timeout(SOON, connected.task).await.unwrap().unwrap();
+            self.server.cell.take_doubt()
+        }
+    }
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag], &length.to_be_bytes()[..], body].concat()
+    }
+
+    fn status(in_hot_standby: &str) -> Vec<u8> {
+        frame(b'S', format!("in_hot_standby\0{in_hot_standby}\0").as_bytes())
+    }
+
+    fn words(tag: u8, severity: &str, state: &str) -> Vec<u8> {
+        frame(tag, format!("S{severity}\0V{severity}\0C{state}\0Mlast words\0\0").as_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_up_is_doubted() {
+        let fake = Fake::start(SOON).await;
+        assert!(fake.is_doubted_after(&[]).await);
+        assert!(fake.is_doubted_after(&words(b'E', "FATAL", "57P01")).await);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_session_for_its_own_reasons_is_no_evidence_against_the_server() {
+        let fake = Fake::start(SOON).await;
+        for state in ["57P05", "57P04", "25P03", "40001"] {
+            assert!(!fake.is_doubted_after(&words(b'E', "FATAL", state)).await, "{state}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_is_dropped_ends_its_session_quietly() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { client, task, tap }, _socket) = fake.login().await;
+        drop(client);
+        timeout(SOON, task).await.unwrap().unwrap();
+        assert!(!fake.server.cell.take_doubt());
+        assert_eq!(tap.ending().unwrap().cause, "closed by its owner");
+        assert_eq!(fake.server.sessions(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_the_server_announced_before_it_hung_up_is_the_cause() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { task, tap, client: _client }, mut socket) = fake.login().await;
+        socket.write_all(&words(b'N', "WARNING", "57P02")).await.unwrap();
+        drop(socket);
+        timeout(SOON, task).await.unwrap().unwrap();
+        let ending = tap.ending().unwrap();
+        assert_eq!(ending.sqlstate.as_deref(), Some("57P02"));
+        assert_eq!(tap.standing(), Standing::Dirty);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_changes_its_role_is_doubted_once() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { tap, client: _client, .. }, mut socket) = fake.login().await;
+        timeout(SOON, tap.settled()).await.unwrap();
+        assert!(!fake.server.cell.take_doubt());
+        socket.write_all(&status("off")).await.unwrap();
+        let doubted = async {
+            while !fake.server.cell.take_doubt() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, doubted).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_transition_ends_the_sessions_from_before_it_while_the_server_says_nothing() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { client, task, tap }, _socket) = fake.login().await;
+        let query = tokio::spawn(async move { client.simple_query("SELECT 1").await });
+        fake.server.publish(Belief::new(State::Down, Generation(1)));
+        timeout(SOON, task).await.unwrap().unwrap();
+        assert!(timeout(SOON, query).await.unwrap().unwrap().is_err());
+        assert!(tap.ending().unwrap().cause.starts_with("cut"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up_at_the_deadline() {
+        let after = Duration::from_millis(50);
+        let fake = Fake::start(after).await;
+        let error = timeout(SOON, fake.connector.connect()).await.unwrap().unwrap_err();
+        assert_eq!(ConnectFailure::under(&error), Some(ConnectFailure::TimedOut { after }));
+        assert_eq!(fake.server.sessions(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_down_or_closed_gets_no_connection() {
+        let fake = Fake::start(SOON).await;
+        fake.server.publish(Belief::new(State::Down, Generation(1)));
+        let error = fake.connector.connect().await.unwrap_err();
+        assert_eq!(ConnectFailure::under(&error), Some(ConnectFailure::NotAdmitted));
+        fake.server.close();
+        let error = fake.connector.connect().await.unwrap_err();
+        assert_eq!(ConnectFailure::under(&error), Some(ConnectFailure::Closed));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_under_way_ends_when_the_server_goes_down() {
+        let fake = Fake::start(SOON).await;
+        let connector = fake.connector.clone();
+        let attempt = tokio::spawn(async move { connector.connect().await });
+        let _socket = fake.listener.accept().await.unwrap();
+        fake.server.publish(Belief::new(State::Down, Generation(1)));
+        let error = timeout(SOON, attempt).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(ConnectFailure::under(&error), Some(ConnectFailure::NotAdmitted));
+    }
+}
