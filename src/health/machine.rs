@@ -9,6 +9,7 @@ use super::{
     change::{Action, Change, Order},
     round::{Round, Verdict},
     signal::{Cause, Facts, Finding, Over, PingId, Signal},
+    status::{Outage, Status},
 };
 use crate::config::Pings;
 
@@ -47,22 +48,6 @@ pub struct Health {
     facts: Option<Facts>,
     settled: bool,
     inconclusive_told: Option<Instant>,
-}
-
-#[derive(Debug)]
-enum Status {
-    Up,
-    Suspect,
-    Down(Outage),
-    Recovering { outage: Outage, successes: u32 },
-}
-
-/// An open outage.
-#[derive(Debug, Clone)]
-struct Outage {
-    opened: Instant,
-    told: Instant,
-    cause: Cause,
 }
 
 impl Health {
@@ -110,9 +95,8 @@ impl Health {
     /// What to do at `now`. Call again until it says to wait.
     #[must_use]
     pub fn poll(&mut self, now: Instant) -> Action {
-        let tell_at = self.tell_at();
-        if tell_at.is_some_and(|at| at <= now) {
-            return self.tell_again(now);
+        if let Some(change) = self.tell_again(now) {
+            return Action::Tell(change);
         }
         let next = match &self.round {
             None if self.due <= now => return self.begin(now),
@@ -122,18 +106,14 @@ impl Health {
                 at => at,
             },
         };
+        let tell_at = self.status.outage().map(|outage| outage.told + self.pings.outage_log_frequency);
         Action::Wait([next, tell_at].into_iter().flatten().min())
     }
 
     /// The state.
     #[must_use]
     pub fn state(&self) -> State {
-        match self.status {
-            Status::Up => State::Up,
-            Status::Suspect => State::Suspect,
-            Status::Down(_) => State::Down,
-            Status::Recovering { .. } => State::Recovering,
-        }
+        self.status.state()
     }
 
     /// State, generation and admission as everybody may see them; role and identity are for the table to judge.
@@ -152,10 +132,7 @@ impl Health {
     /// Since when the open outage lasts, and why its last ping failed.
     #[must_use]
     pub fn outage(&self) -> Option<(Instant, &Cause)> {
-        match &self.status {
-            Status::Down(outage) | Status::Recovering { outage, .. } => Some((outage.opened, &outage.cause)),
-            Status::Up | Status::Suspect => None,
-        }
+        self.status.outage().map(|outage| (outage.opened, &outage.cause))
     }
 
     /// Whether any round of pings has come to an end yet.
@@ -190,6 +167,9 @@ impl Health {
     /// but not more often than errors are.
     fn lose_kept(&mut self, now: Instant) {
         self.kept = false;
+        if let Some(round) = &mut self.round {
+            round.lose_kept();
+        }
         self.doubt(now);
         if matches!(self.status, Status::Suspect) && self.cadence.may_answer_loss(now) {
             self.due = now;
@@ -198,7 +178,7 @@ impl Health {
 
     fn begin(&mut self, now: Instant) -> Action {
         self.cadence.started(now);
-        let down = matches!(self.status, Status::Down(_) | Status::Recovering { .. });
+        let down = self.status.outage().is_some();
         let over = if self.kept && !down { self.next_over } else { Over::Fresh };
         self.round = Some(Round::new(now));
         let timeout = self.timeout();
@@ -279,7 +259,10 @@ impl Health {
         self.settled = true;
         self.next_over = if over == Over::Fresh { Over::Kept } else { Over::Fresh };
         let change = match std::mem::replace(&mut self.status, Status::Up) {
-            Status::Up | Status::Suspect => self.clear_doubt(over, started),
+            Status::Up | Status::Suspect => {
+                self.status = self.answered_since(started);
+                self.resume_admission(over)
+            }
             Status::Down(outage) => self.recover(outage, 1, now),
             Status::Recovering { outage, successes } => self.recover(outage, successes + 1, now),
         };
@@ -287,13 +270,13 @@ impl Health {
         change
     }
 
-    /// Up, unless something was seen that this ping is too old to explain.
-    fn clear_doubt(&mut self, over: Over, started: Instant) -> Option<Change> {
-        if self.doubted.is_some_and(|at| at > started) {
-            self.status = Status::Suspect;
-        } else {
-            self.doubted = None;
-        }
+    /// Up, unless something was seen that a round from this moment is too old to explain.
+    fn answered_since(&mut self, started: Instant) -> Status {
+        self.doubted = self.doubted.filter(|&at| at > started);
+        if self.doubted.is_some() { Status::Suspect } else { Status::Up }
+    }
+
+    fn resume_admission(&mut self, over: Over) -> Option<Change> {
         let resumed = over == Over::Fresh && !self.admits;
         self.admits |= resumed;
         resumed.then_some(Change::AdmissionResumed)
@@ -314,8 +297,9 @@ impl Health {
         match &mut self.status {
             Status::Up | Status::Suspect => {
                 self.status = Status::Suspect;
-                self.doubted.get_or_insert(now);
                 if let Some(round) = &mut self.round {
+                    // Dated back: a ping of the same round that answers explains it.
+                    self.doubted.get_or_insert(round.started);
                     round.fail(over, cause);
                 }
                 self.weigh(now).into_iter().collect()
@@ -333,6 +317,7 @@ impl Health {
     /// Draws the conclusion from a round in which something failed, if there is one yet.
     fn weigh(&mut self, now: Instant) -> Option<Change> {
         let round = self.round.as_mut()?;
+        let started = round.started;
         match round.verdict(self.pings.failure_threshold) {
             Verdict::Open => None,
             Verdict::Confirm => {
@@ -347,8 +332,8 @@ impl Health {
             Verdict::NotAdmitting(cause) => {
                 let told = !std::mem::replace(&mut self.admits, false);
                 self.next_over = Over::Fresh;
-                self.doubted = None;
-                self.end_round(Status::Up, now);
+                let status = self.answered_since(started);
+                self.end_round(status, now);
                 (!told).then_some(Change::AdmissionStopped { cause })
             }
         }
@@ -364,7 +349,10 @@ impl Health {
     fn on_inconclusive(&mut self, cause: Cause, now: Instant) -> Vec<Change> {
         self.round = None;
         self.settled = true;
-        self.due = self.next_due(now);
+        self.due = match self.status {
+            Status::Recovering { .. } => self.cadence.after_error(now),
+            Status::Up | Status::Suspect | Status::Down(_) => self.next_due(now),
+        };
         let told = self.inconclusive_told.is_some_and(|at| now < at + self.pings.outage_log_frequency);
         if told {
             return Vec::new();
@@ -389,24 +377,14 @@ impl Health {
         }
     }
 
-    fn tell_at(&self) -> Option<Instant> {
-        match &self.status {
-            Status::Down(outage) | Status::Recovering { outage, .. } => {
-                Some(outage.told + self.pings.outage_log_frequency)
-            }
-            Status::Up | Status::Suspect => None,
+    /// That an open outage lasts, once per `outage_log_frequency`.
+    fn tell_again(&mut self, now: Instant) -> Option<Change> {
+        let (Status::Down(outage) | Status::Recovering { outage, .. }) = &mut self.status else { return None };
+        if now < outage.told + self.pings.outage_log_frequency {
+            return None;
         }
-    }
-
-    fn tell_again(&mut self, now: Instant) -> Action {
+        outage.told = now;
         let next_ping = self.due.saturating_duration_since(now);
-        match &mut self.status {
-            Status::Down(outage) | Status::Recovering { outage, .. } => {
-                outage.told = now;
-                let (duration, cause) = (now - outage.opened, outage.cause.clone());
-                Action::Tell(Change::OutageOngoing { duration, cause, next_ping })
-            }
-            Status::Up | Status::Suspect => Action::Wait(Some(self.due)),
-        }
+        Some(Change::OutageOngoing { duration: now - outage.opened, cause: outage.cause.clone(), next_ping })
     }
 }

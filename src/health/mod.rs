@@ -7,6 +7,7 @@ mod machine;
 mod round;
 mod signal;
 mod slow;
+mod status;
 
 pub use self::{
     belief::{Belief, Cell, Generation, Leases, Need, State, Tally},

@@ -21,6 +21,7 @@ pub(super) struct Round {
     cause: Option<Cause>,
     /// When the next confirming ping goes out, answered or not.
     pub(super) confirm_at: Option<Instant>,
+    asked_fresh: bool,
     asked_kept: bool,
     kept_answered: bool,
 }
@@ -46,12 +47,14 @@ impl Round {
             failures: 0,
             cause: None,
             confirm_at: None,
+            asked_fresh: false,
             asked_kept: false,
             kept_answered: false,
         }
     }
 
     pub(super) fn start(&mut self, id: PingId, over: Over, deadline: Instant) {
+        self.asked_fresh |= over == Over::Fresh;
         self.asked_kept |= over == Over::Kept;
         self.flights.push(Flight { id, over, deadline });
     }
@@ -77,6 +80,11 @@ impl Round {
         self.failures == 0 && self.flights.is_empty()
     }
 
+    /// Notes that the watched connection has ended: what it answered before counts no more.
+    pub(super) fn lose_kept(&mut self) {
+        self.kept_answered = false;
+    }
+
     /// Whether the watched connection should be asked too: it may answer where new ones are refused.
     pub(super) fn wants_kept(&self) -> bool {
         !self.asked_kept
@@ -85,14 +93,16 @@ impl Round {
     /// When, after a confirming ping at `now`, silence asks for yet another.
     pub(super) fn confirm_again(&mut self, now: Instant, silence: Duration, threshold: u32) {
         let sent = self.failures + u32::try_from(self.flights.len()).unwrap_or(u32::MAX);
-        self.confirm_at = (sent < threshold).then_some(now + silence);
+        self.confirm_at = (sent < threshold || !self.asked_fresh).then_some(now + silence);
     }
 
+    /// The watched connection alone is never enough: one session may end on a server that is well.
     pub(super) fn verdict(&self, threshold: u32) -> Verdict {
+        let enough = self.failures >= threshold && self.asked_fresh;
         match &self.cause {
             _ if !self.flights.is_empty() => Verdict::Open,
-            Some(cause) if self.failures >= threshold && self.kept_answered => Verdict::NotAdmitting(cause.clone()),
-            Some(cause) if self.failures >= threshold => Verdict::Down(cause.clone()),
+            Some(cause) if enough && self.kept_answered => Verdict::NotAdmitting(cause.clone()),
+            Some(cause) if enough => Verdict::Down(cause.clone()),
             _ => Verdict::Confirm,
         }
     }
