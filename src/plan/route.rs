@@ -95,10 +95,18 @@ impl<C: Candidate> Route<C> {
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         match self.balance {
-            Balance::RoundRobin => turn % self.own.len(),
-            Balance::Random => scatter(turn) % self.own.len(),
+            Balance::RoundRobin => self.nth_usable(turn),
+            Balance::Random => self.nth_usable(scatter(turn)),
             Balance::LeastLoaded => self.least_loaded(turn),
         }
+    }
+
+    /// Counts usable members only: the share of one that is out goes to all others, not to its neighbour.
+    fn nth_usable(&self, turn: usize) -> usize {
+        let usable = || (0..self.own.len()).filter(|&index| self.own[index].belief().serves(self.need));
+        let count = usable().count().max(1);
+        // A member may have gone out between the two looks.
+        usable().nth(turn % count).unwrap_or(0)
     }
 
     /// The usable member with the fewest leases out; on a tie they take turns.
