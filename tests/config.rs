@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use pgdetour::config::{AliasKind, Balance, Config, Monitoring, Pings, PoolSettings, Role, Roots, ServerConfig, Tls};
+use pgdetour::config::{
+    AliasKind, Balance, Config, KEYS, Kind, Monitoring, Pings, PoolSettings, Role, Roots, ServerConfig, Tls,
+};
 
 const PAIR: &str = r#"
 [alias.primary]
@@ -196,4 +198,32 @@ fn code_says_the_same_as_a_file() {
         .build()
         .unwrap();
     assert_eq!(file.aliases, code.aliases);
+}
+
+#[test]
+fn the_table_of_keys_tells_the_defaults() {
+    let mut written = String::new();
+    for key in KEYS.iter().filter(|key| key.is_global()) {
+        match key.kind {
+            Kind::Duration => written += &format!("{} = \"{}\"\n", key.name, key.default),
+            Kind::Count if key.name != "detour_size" => written += &format!("{} = {}\n", key.name, key.default),
+            Kind::Word(words) if words.contains(&key.default) => {
+                written += &format!("{} = \"{}\"\n", key.name, key.default);
+            }
+            _ => {}
+        }
+    }
+    let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
+    assert_eq!(config.aliases, Config::from_toml(PAIR).unwrap().aliases, "{written}");
+    assert_eq!(written.lines().count(), 14);
+}
+
+#[test]
+fn inline_tables_and_dotted_keys_say_the_same_as_headers() {
+    let inline = "alias = { primary = { role = \"primary\", url = \"postgres://app@db1/app\" },\n replica = { role = \"replica\", url = \"postgres://app@db2/app\" },\n}";
+    let dotted = "alias.primary.role = \"primary\"\nalias.primary.url = \"postgres://app@db1/app\"\nalias.replica = { role = \"replica\", url = \"postgres://app@db2/app\" }";
+    let expected = Config::from_toml(PAIR).unwrap();
+    for text in [inline, dotted] {
+        assert_eq!(Config::from_toml(text).unwrap().aliases, expected.aliases, "{text}");
+    }
 }

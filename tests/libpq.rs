@@ -218,3 +218,22 @@ fn no_debug_shows_a_password_or_a_user() {
     let told = format!("{told} {config:?} {:?}", config.aliases[1]);
     assert!(!told.contains(PASSWORD) && !told.contains("the-user"), "{told}");
 }
+
+proptest::proptest! {
+    /// A password with anything in it, encoded or not, in a URL or in pairs: it arrives or is refused, and is shown nowhere.
+    #[test]
+    fn no_piece_of_a_password_is_ever_shown(
+        pieces in proptest::collection::vec(proptest::sample::select(&[
+            "ZQX", "1", "/", "?", "#", "@", ":", "%", "%4", "&", "=", " ", "'", "\\", ",", "[", "]", "x=", "a=b", "é",
+        ][..]), 1..8),
+        pairs: bool,
+    ) {
+        let password = pieces.concat() + "ZQX";
+        let url = if pairs { format!("host=db1 password={password} user=u") } else { format!("postgres://u:{password}@db1/app") };
+        let told = match built(&url, &[]) {
+            Err(error) => format!("{error} {error:?}"),
+            Ok(config) => format!("{config:?} {}", server(&config).target.address()),
+        };
+        proptest::prop_assert!(!told.contains("ZQX"), "{told}");
+    }
+}

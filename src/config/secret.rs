@@ -74,7 +74,7 @@ impl Findings {
         let default = || surroundings.passfile.clone().or_else(|| Some(surroundings.home.as_ref()?.join(".pgpass")));
         let path = draft.passfile.clone().or_else(default)?;
         let shown = path.display();
-        let (text, metadata) = match read(&path) {
+        let (text, metadata) = match plain_file(&path).and_then(|()| read(&path)) {
             Ok(found) => found,
             Err(error) if draft.passfile.is_some() => {
                 let problem = Problem::new(
@@ -119,6 +119,11 @@ fn read(path: &Path) -> io::Result<(SecretString, Metadata)> {
     let mut text = String::new();
     file.read_to_string(&mut text)?;
     Ok((SecretString::from(text), metadata))
+}
+
+/// libpq reads no password file that is a pipe or a device; opening a pipe could wait for ever.
+fn plain_file(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.is_file() { Ok(()) } else { Err(io::Error::other("not a plain file")) }
 }
 
 #[cfg(unix)]

@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use figment::{
     Figment, Metadata, Profile, Provider,
-    providers::{Format, Toml},
     value::{Dict, Map, Tag, Value},
 };
-use toml_edit::{Document, Item};
+use toml_edit::{Document, Item, TableLike};
 
 use super::{
     error::{At, ConfigError, Problem},
@@ -20,7 +19,7 @@ const ENVIRONMENT: &str = "environment";
 /// The merged values and the place of each.
 pub(super) struct Sources {
     figment: Figment,
-    document: Option<Document<String>>,
+    document: Document<String>,
     variables: BTreeMap<String, String>,
     file: Option<Arc<Path>>,
 }
@@ -42,10 +41,10 @@ impl Sources {
             let at = At { file: file.clone(), line, ..At::default() };
             ConfigError::new(vec![at.mistake(syntax_problem(error.message()))])
         })?;
-        let layer = EnvironmentLayer::new(environment, document.as_item());
+        let layer = Layer::of_environment(environment, document.as_item());
         let variables = layer.variables.clone();
-        let figment = Figment::from(Toml::string(text)).merge(layer);
-        Ok(Self { figment, document: Some(document), variables, file })
+        let figment = Figment::from(Layer::of_text(document.as_table())).merge(layer);
+        Ok(Self { figment, document, variables, file })
     }
 
     /// The merged values.
@@ -71,8 +70,7 @@ impl Sources {
 
     /// The line on which the key at `path` stands; for a table that only its children open, the first child's.
     fn line(&self, path: &[&str]) -> Option<usize> {
-        let document = self.document.as_ref()?;
-        let mut item = document.as_item();
+        let mut item = self.document.as_item();
         let mut start = None;
         for name in path {
             let (key, next) = item.as_table_like()?.get_key_value(name)?;
@@ -80,7 +78,7 @@ impl Sources {
             item = next;
         }
         let header = item.as_table().and_then(toml_edit::Table::span).map(|span| span.start);
-        header.or(start).or_else(|| item.span().map(|span| span.start)).map(|start| line_of(document.raw(), start))
+        header.or(start).or_else(|| item.span().map(|span| span.start)).map(|start| line_of(self.document.raw(), start))
     }
 }
 
@@ -94,16 +92,22 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// The `PGDETOUR_…` variables as a layer of values, each typed by its key.
-struct EnvironmentLayer {
+/// One source's values, for figment to merge.
+struct Layer {
+    name: &'static str,
     values: Dict,
     /// Key path → variable.
     variables: BTreeMap<String, String>,
 }
 
-impl EnvironmentLayer {
-    fn new(environment: &[(String, String)], document: &Item) -> Self {
-        let mut layer = Self { values: Dict::new(), variables: BTreeMap::new() };
+impl Layer {
+    fn of_text(table: &dyn TableLike) -> Self {
+        Self { name: "text", values: table_values(table), variables: BTreeMap::new() }
+    }
+
+    /// The `PGDETOUR_…` variables, each typed by its key.
+    fn of_environment(environment: &[(String, String)], document: &Item) -> Self {
+        let mut layer = Self { name: ENVIRONMENT, values: Dict::new(), variables: BTreeMap::new() };
         for (variable, value) in environment {
             let Some(name) = variable.strip_prefix(PREFIX).filter(|name| !name.is_empty()) else { continue };
             let mut path: Vec<String> = name.split("__").map(str::to_lowercase).collect();
@@ -122,13 +126,41 @@ impl EnvironmentLayer {
     }
 }
 
-impl Provider for EnvironmentLayer {
+impl Provider for Layer {
     fn metadata(&self) -> Metadata {
-        Metadata::named(ENVIRONMENT)
+        Metadata::named(self.name)
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+fn table_values(table: &dyn TableLike) -> Dict {
+    table.iter().map(|(key, item)| (key.to_owned(), item_value(item))).collect()
+}
+
+fn item_value(item: &Item) -> Value {
+    match item {
+        Item::Value(value) => toml_value(value),
+        Item::Table(table) => Value::from(table_values(table)),
+        Item::ArrayOfTables(tables) => {
+            Value::from(tables.iter().map(|table| Value::from(table_values(table))).collect::<Vec<_>>())
+        }
+        Item::None => Value::from(""),
+    }
+}
+
+fn toml_value(value: &toml_edit::Value) -> Value {
+    use toml_edit::Value as Toml;
+    match value {
+        Toml::String(text) => Value::from(text.value().as_str()),
+        Toml::Integer(number) => Value::from(*number.value()),
+        Toml::Float(number) => Value::from(*number.value()),
+        Toml::Boolean(boolean) => Value::from(*boolean.value()),
+        Toml::Datetime(time) => Value::from(time.value().to_string()),
+        Toml::Array(list) => Value::from(list.iter().map(toml_value).collect::<Vec<_>>()),
+        Toml::InlineTable(table) => Value::from(table_values(table)),
     }
 }
 

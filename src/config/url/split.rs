@@ -34,11 +34,15 @@ pub(super) fn split(text: &str) -> Result<(Vec<Parameter>, usize), Problem> {
 }
 
 fn split_url(rest: &str) -> Result<(Vec<Parameter>, usize), Problem> {
+    // libpq ends the userinfo at the first '@' before any '/', so that a '?' in a password is one.
+    let userinfo = rest.split('/').next().and_then(|authority| authority.split_once('@')).map(|(userinfo, _)| userinfo);
+    let rest = userinfo.map_or(rest, |userinfo| &rest[userinfo.len() + 1..]);
     let (front, query) = rest.split_once('?').map_or((rest, None), |(front, query)| (front, Some(query)));
-    let (authority, database) = front.split_once('/').map_or((front, None), |(a, d)| (a, Some(d)));
-    let (userinfo, hosts) = authority.split_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-    if hosts.contains('@') || database.is_some_and(|database| database.contains(['@', '/'])) {
-        return Err(Problem::new("has an '@' or '/' too many", ENCODE));
+    let (hosts, database) = front.split_once('/').map_or((front, None), |(hosts, d)| (hosts, Some(d)));
+    let user_ends_late =
+        userinfo.is_some_and(|userinfo| userinfo.split(':').next().is_some_and(|user| user.contains('?')));
+    if user_ends_late || hosts.contains('@') || database.is_some_and(|database| database.contains(['@', '/'])) {
+        return Err(Problem::new("has an '@', '/' or '?' too many", ENCODE));
     }
     let mut parameters = Vec::new();
     if let Some(userinfo) = userinfo {
@@ -176,6 +180,10 @@ mod tests {
                 ("application_name", "x&y"),
                 ("options", "-c a=b")
             ])
+        );
+        assert_eq!(
+            pairs("postgres://u:a?b=c:d@h?dbname=e@f"),
+            of(&[("user", "u"), ("password", "a?b=c:d"), ("host", "h"), ("dbname", "e@f")])
         );
         assert_eq!(pairs("postgres://%2Fvar%2Frun/app"), of(&[("host", "/var/run"), ("dbname", "app")]));
         assert_eq!(pairs("postgres://a,b:5433/"), of(&[("host", "a,b"), ("port", ",5433")]));
