@@ -25,7 +25,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{AcquireError, AcquireErrorKind, Backend, Connector, Driver, FromSpec, PoolSpec, PoolStatus, Probe};
+use super::{
+    AcquireError, AcquireErrorKind, Backend, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus, Probe,
+    Standing, Tap,
+};
 
 /// A `bb8` pool as a back end; `P` tells about its connections.
 pub struct Bb8<M: ManageConnection, P = Driver> {
@@ -99,6 +102,14 @@ where
 
     fn is_closed(connection: &Self::Connection) -> bool {
         P::is_closed(connection)
+    }
+
+    fn standing(connection: &Self::Connection) -> Standing {
+        P::standing(connection)
+    }
+
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
+        P::settled(connection)
     }
 
     fn discard(mut connection: Self::Connection) {
@@ -213,6 +224,7 @@ pub struct ManagePostgres(Connector);
 pub struct Session {
     client: tokio_postgres::Client,
     task: JoinHandle<()>,
+    tap: Tap,
 }
 
 impl ManageConnection for ManagePostgres {
@@ -220,8 +232,8 @@ impl ManageConnection for ManagePostgres {
     type Error = tokio_postgres::Error;
 
     async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
-        let (client, task) = self.0.connect().await?;
-        Ok(Session { client, task })
+        let Connected { client, task, tap } = self.0.connect_tapped().await?;
+        Ok(Session { client, task, tap })
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), tokio_postgres::Error> {
@@ -261,6 +273,14 @@ impl Probe<Session> for Driver {
 
     async fn probe(session: &Session) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(session.client.check_connection().await?)
+    }
+
+    fn standing(session: &Session) -> Standing {
+        session.tap.standing()
+    }
+
+    async fn settled(session: &Session) -> Standing {
+        session.tap.settled().await
     }
 }
 

@@ -1,28 +1,50 @@
 //! The back end over `deadpool`: any manager of theirs, and deadpool-postgres over connections of our own.
 
-use std::{error::Error, fmt, future::Future, marker::PhantomData, pin::Pin};
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    error::Error,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use ::deadpool::managed::{Hook, HookError, Manager, Object, Pool, PoolError, TimeoutType};
 use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
-use super::{AcquireError, AcquireErrorKind, Backend, Connector, Driver, FromSpec, PoolSpec, PoolStatus, Probe};
+use super::{
+    AcquireError, AcquireErrorKind, Backend, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus, Probe,
+    Standing, Tap,
+};
 
 /// A `deadpool` pool as a back end; `P` tells about its connections.
 pub struct Deadpool<M: Manager, P = Driver> {
     pool: Pool<M>,
+    tap_of: TapOf<M::Type>,
     probe: PhantomData<fn() -> P>,
 }
 
-/// The default back end: leases dereference to `deadpool_postgres::Client`'s own methods.
+type TapOf<C> = Box<dyn Fn(&C) -> Option<Tap> + Send + Sync>;
+
+/// The default back end: leases dereference to `deadpool_postgres::Client`.
 pub type DeadpoolPostgres = Deadpool<deadpool_postgres::Manager>;
+
+/// A connection on loan, which dereferences to deadpool's own object. Dropping it gives the connection back.
+pub struct Lent<M: Manager> {
+    object: Object<M>,
+    tap: Option<Tap>,
+}
 
 impl<M: Manager, P> Deadpool<M, P> {
     /// Puts a pool of your own behind the router. It needs no timeouts: the router bounds every wait, but it cannot bound
     /// one connect of a manager that is not ours, so let the manager do that.
     #[must_use]
     pub fn new(pool: Pool<M>) -> Self {
-        Self { pool, probe: PhantomData }
+        Self { pool, tap_of: Box::new(|_| None), probe: PhantomData }
     }
 
     /// The pool itself.
@@ -39,24 +61,41 @@ where
     M::Error: Into<Box<dyn Error + Send + Sync>>,
     P: Probe<M::Type>,
 {
-    type Connection = Object<M>;
+    type Connection = Lent<M>;
 
     // Cancel safety: deadpool's `get` gives its slot and its half-made connection up when it is dropped.
     async fn acquire(&self) -> Result<Self::Connection, AcquireError> {
-        self.pool.get().await.map_err(acquire_error)
+        let object = self.pool.get().await.map_err(acquire_error)?;
+        let tap = (self.tap_of)(&object);
+        Ok(Lent { object, tap })
     }
 
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send {
-        let answer = P::probe(connection);
+        let answer = P::probe(&connection.object);
         async move { answer.await.map_err(|error| AcquireError::new(AcquireErrorKind::Connect, error)) }
     }
 
     fn is_closed(connection: &Self::Connection) -> bool {
-        P::is_closed(connection)
+        P::is_closed(&connection.object)
+    }
+
+    fn standing(connection: &Self::Connection) -> Standing {
+        connection.tap.as_ref().map_or_else(|| P::standing(&connection.object), Tap::standing)
+    }
+
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
+        let tap = connection.tap.clone();
+        let theirs = P::settled(&connection.object);
+        async move {
+            match tap {
+                Some(tap) => tap.settled().await,
+                None => theirs.await,
+            }
+        }
     }
 
     fn discard(connection: Self::Connection) {
-        drop(Object::take(connection));
+        drop(Object::take(connection.object));
     }
 
     fn evict(&self) {
@@ -80,6 +119,14 @@ impl FromSpec for DeadpoolPostgres {
         // The connector has the real configuration; deadpool only shows this one.
         let shown = tokio_postgres::Config::new();
         let connections = deadpool_postgres::Manager::from_connect(shown, Own(spec.connector), settings);
+        let taps = Arc::new(Taps::default());
+        let keep_tap = {
+            let taps = Arc::clone(&taps);
+            Hook::sync_fn(move |client: &mut ClientWrapper, _| {
+                taps.keep(client);
+                Ok(())
+            })
+        };
         // A dead idle connection is dropped here without a word; deadpool's own check would log each one at WARN.
         let skip_closed =
             Hook::sync_fn(
@@ -89,16 +136,37 @@ impl FromSpec for DeadpoolPostgres {
             );
         let pool = Pool::builder(connections)
             .max_size(spec.max_size)
+            .post_create(keep_tap)
             .pre_recycle(skip_closed)
             .build()
             .map_err(|error| AcquireError::new(AcquireErrorKind::Closed, error))?;
-        Ok(Self::new(pool))
+        Ok(Self { pool, tap_of: Box::new(move |client| taps.of(client)), probe: PhantomData })
     }
 }
 
 impl<M: Manager, P> fmt::Debug for Deadpool<M, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deadpool").field("status", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+impl<M: Manager> Deref for Lent<M> {
+    type Target = Object<M>;
+
+    fn deref(&self) -> &Object<M> {
+        &self.object
+    }
+}
+
+impl<M: Manager> DerefMut for Lent<M> {
+    fn deref_mut(&mut self) -> &mut Object<M> {
+        &mut self.object
+    }
+}
+
+impl<M: Manager> fmt::Debug for Lent<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("tap", &self.tap).finish_non_exhaustive()
     }
 }
 
@@ -115,12 +183,47 @@ impl Probe<ClientWrapper> for Driver {
 /// Makes deadpool-postgres connect the way we do.
 struct Own(Connector);
 
-type Connected = Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>;
+type Made = Result<(tokio_postgres::Client, JoinHandle<()>), tokio_postgres::Error>;
 
 impl Connect for Own {
-    fn connect(&self, _: &tokio_postgres::Config) -> Pin<Box<dyn Future<Output = Connected> + Send + '_>> {
-        Box::pin(self.0.connect())
+    fn connect(&self, _: &tokio_postgres::Config) -> Pin<Box<dyn Future<Output = Made> + Send + '_>> {
+        Box::pin(async {
+            let Connected { client, task, tap } = self.0.connect_tapped().await?;
+            JUST_MADE.set(Some(tap));
+            Ok((client, task))
+        })
     }
+}
+
+thread_local! {
+    /// The tap of the connection this thread has just made, on its way past deadpool-postgres, which has no place for it, to
+    /// the `post_create` hook. From the end of the connect to the hook nothing is awaited, so both run on one thread and no
+    /// other connection comes in between.
+    static JUST_MADE: Cell<Option<Tap>> = const { Cell::new(None) };
+}
+
+/// The taps of a pool's connections. A connection is known by the address of its statement cache, which stays where it is
+/// while the connection moves.
+#[derive(Default)]
+struct Taps(Mutex<HashMap<usize, Tap>>);
+
+impl Taps {
+    fn keep(&self, client: &ClientWrapper) {
+        let mut taps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taps.retain(|_, tap| !tap.is_orphan());
+        match JUST_MADE.take() {
+            Some(tap) => taps.insert(address(client), tap),
+            None => taps.remove(&address(client)),
+        };
+    }
+
+    fn of(&self, client: &ClientWrapper) -> Option<Tap> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&address(client)).cloned()
+    }
+}
+
+fn address(client: &ClientWrapper) -> usize {
+    Arc::as_ptr(&client.statement_cache).addr()
 }
 
 fn acquire_error<E: Into<Box<dyn Error + Send + Sync>>>(error: PoolError<E>) -> AcquireError {

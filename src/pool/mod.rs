@@ -20,7 +20,7 @@ use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 #[cfg(feature = "bb8")]
 pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
 #[cfg(feature = "deadpool")]
-pub use self::deadpool::{Deadpool, DeadpoolPostgres};
+pub use self::deadpool::{Deadpool, DeadpoolPostgres, Lent};
 pub use self::{
     connect::{ConnectFailure, Connected, Connector},
     dial::{Cancel, Dial},

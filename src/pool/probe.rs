@@ -2,6 +2,8 @@
 
 use std::{error::Error, future::Future};
 
+use super::Standing;
+
 /// Tells about connections of type `C`, for a back end that is generic over them.
 ///
 /// [`Driver`] knows tokio-postgres and the pools over it. For another type, implement this for a marker of your own and name
@@ -29,6 +31,16 @@ pub trait Probe<C>: 'static {
 
     /// Asks the server over this connection whether it still answers: one round trip.
     fn probe(connection: &C) -> impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send;
+
+    /// How the connection stands when it comes back. Asks nobody; by default it is not known, and it is lent again.
+    fn standing(_connection: &C) -> Standing {
+        Standing::Unknown
+    }
+
+    /// Waits until nothing is under way any more and says how the connection stands then. Has to be cancel safe.
+    fn settled(connection: &C) -> impl Future<Output = Standing> + Send {
+        std::future::ready(Self::standing(connection))
+    }
 }
 
 /// Knows the connections that are tokio-postgres clients, bare or wrapped.

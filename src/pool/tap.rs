@@ -116,6 +116,12 @@ impl Tap {
         self.shared.ending.get()
     }
 
+    /// Whether the connection itself is gone and only this is left of it.
+    #[cfg(feature = "deadpool")]
+    pub(super) fn is_orphan(&self) -> bool {
+        Arc::strong_count(&self.shared) == 1
+    }
+
     /// Puts this tap on a stream.
     pub(super) fn on<S>(&self, stream: S) -> Tapped<S> {
         Tapped { stream, frames: Frames::default(), marks: 0, tap: self.clone() }
