@@ -227,3 +227,25 @@ fn inline_tables_and_dotted_keys_say_the_same_as_headers() {
         assert_eq!(Config::from_toml(text).unwrap().aliases, expected.aliases, "{text}");
     }
 }
+
+#[test]
+fn in_code_a_ping_field_left_at_its_default_gives_way_to_the_others() {
+    let often = Pings { outage_ping_frequency: seconds(1), ..Pings::default() };
+    let config = Config::builder()
+        .pings(often.clone())
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .server("replica", Role::Replica, "postgres://app@db2/app")
+        .pings_of("replica", Pings { ping_timeout: seconds(2), ..Pings::default() })
+        .build()
+        .unwrap();
+    assert_eq!(server(&config, "primary").pings, Pings { error_ping_frequency: seconds(1), ..often });
+    assert_eq!(server(&config, "replica").pings, Pings { ping_timeout: seconds(2), ..Pings::default() });
+}
+
+#[test]
+fn in_code_a_pool_is_taken_as_it_is_given() {
+    let pool = PoolSettings { max_size: 64, detour_size: 8, ..PoolSettings::default() };
+    let url = "postgres://app@db1/app";
+    let config = Config::builder().pool(pool.clone()).server("primary", Role::Primary, url).build().unwrap();
+    assert_eq!(config.aliases[0].pool, pool);
+}

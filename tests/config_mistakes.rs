@@ -231,6 +231,8 @@ fn code_hears_of_the_same_mistakes() {
         .server("primary", Role::Primary, "postgres://app@db1/app")
         .server("Bad Name", Role::Replica, "postgres://app@db2/app")
         .server("replica", Role::Replica, "postgres://app@db2/app?sslmode=prefer")
+        .server("spare", Role::Replica, format!("postgres://app:{PASSWORD}@db3/app"))
+        .password("spare", PASSWORD)
         .failover("replica", ["primry"])
         .failover("replicq", ["primary"])
         .pool_of("replica", PoolSettings { min_idle: 9, ..PoolSettings::default() })

@@ -39,7 +39,8 @@ pub struct ConfigBuilder {
 }
 
 impl ConfigBuilder {
-    /// How every server is pinged that has no pings of its own.
+    /// How every server is pinged that has no pings of its own. As in a file, a field that has its default gives way to the others:
+    /// with an `outage_ping_frequency` of 1 s, errors ping at most once a second as well.
     pub fn pings(mut self, pings: Pings) -> Self {
         self.raw.numbers.set_pings(&pings, "");
         self
@@ -91,7 +92,10 @@ impl ConfigBuilder {
 
     /// How the server of `alias` is pinged.
     pub fn pings_of(self, alias: &str, pings: Pings) -> Self {
-        self.change(alias, "pings", |alias| alias.numbers.set_pings(&pings, &format!("alias.{}.", alias.name)))
+        self.change(alias, "pings", |alias| {
+            alias.own_pings = true;
+            alias.numbers.set_pings(&pings, &format!("alias.{}.", alias.name));
+        })
     }
 
     /// How `alias` is pooled.

@@ -5,7 +5,7 @@ use super::{
     chain::cycle,
     error::{At, Given, Mistake, Problem},
     numbers::Layered,
-    raw::{Raw, RawAlias},
+    raw::{Numbers, Raw, RawAlias},
     url::Draft,
 };
 
@@ -148,6 +148,8 @@ impl Checker<'_> {
                 balance: alias.balance.as_ref().map_or_else(Default::default, |given| given.value),
             },
             None => {
+                let none = Numbers::default();
+                let layered = if alias.own_pings { Layered::new(&alias.numbers, &none) } else { layered };
                 let pings = layered.pings(&if self.raw.brisk { Pings::brisk() } else { Pings::default() });
                 self.mistakes.extend(layered.inverted_pings(&pings, &alias.at));
                 let (draft, role) = (draft?, alias.role.as_ref()?.value);

@@ -148,19 +148,27 @@ impl Numbers {
         durations.chain(counts).collect()
     }
 
-    /// Every key written, from code.
+    /// From code: a field that has its default counts as not written, so that it gives way to the others.
     pub(super) fn set_pings(&mut self, pings: &Pings, place: &str) {
-        let durations = [
-            ("monitoring_ping_frequency", pings.monitoring_ping_frequency),
-            ("outage_ping_frequency", pings.outage_ping_frequency),
-            ("error_ping_frequency", pings.error_ping_frequency),
-            ("outage_log_frequency", pings.outage_log_frequency),
-            ("ping_timeout", pings.ping_timeout),
-            ("outage_ping_timeout", pings.outage_ping_timeout),
-            ("slow_after", pings.slow_after),
-        ];
+        let written = |pings: &Pings| {
+            [
+                ("monitoring_ping_frequency", pings.monitoring_ping_frequency),
+                ("outage_ping_frequency", pings.outage_ping_frequency),
+                ("error_ping_frequency", pings.error_ping_frequency),
+                ("outage_log_frequency", pings.outage_log_frequency),
+                ("ping_timeout", pings.ping_timeout),
+                ("outage_ping_timeout", pings.outage_ping_timeout),
+                ("slow_after", pings.slow_after),
+            ]
+        };
+        for (own, default) in written(pings).into_iter().zip(written(&Pings::default())) {
+            if own == default {
+                self.durations.remove(own.0);
+            } else {
+                self.set_durations(&[own], place);
+            }
+        }
         let counts = [("failure_threshold", pings.failure_threshold), ("success_threshold", pings.success_threshold)];
-        self.set_durations(&durations, place);
         self.set_counts(&counts.map(|(key, value)| (key, value as usize)), place);
     }
 

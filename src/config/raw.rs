@@ -35,6 +35,8 @@ pub(super) struct RawAlias {
     pub(super) members: Option<Given<Vec<String>>>,
     pub(super) balance: Option<Given<Balance>>,
     pub(super) numbers: Numbers,
+    /// Its pings were given in code, as a whole: global ones say nothing about it.
+    pub(super) own_pings: bool,
     /// Keys that stand here but could not be read: their absence is no further mistake.
     pub(super) unread: Vec<String>,
 }
@@ -59,6 +61,7 @@ impl RawAlias {
             members: None,
             balance: None,
             numbers: Numbers::default(),
+            own_pings: false,
             unread: Vec::new(),
         }
     }
