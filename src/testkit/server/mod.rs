@@ -170,6 +170,8 @@ impl Server {
         command.arg("-D").arg(&self.data).arg("-c").arg(format!("port={}", self.port()));
         self.host.plot.account.run(quiet(command.current_dir(&self.data)));
         let started = async {
+            self.postmaster.clear()?;
+            self.gone("ending what was left of it").await?;
             self.postmaster.start(&mut command, &self.log_file())?;
             self.wait_until_ready().await
         };
@@ -205,7 +207,7 @@ impl Server {
         self.gone("stopping it").await
     }
 
-    /// Kills all its processes (SIGKILL), the postmaster first. The signals are sent before the first `await`.
+    /// Kills all its processes (SIGKILL) before any can tell its client. The signals are sent before the first `await`.
     ///
     /// # Errors
     ///
@@ -215,7 +217,7 @@ impl Server {
         self.gone("killing it").await
     }
 
-    /// Kills its postmaster alone: the port refuses at once, sessions go on until they next wait for something.
+    /// Kills its postmaster alone: the port refuses at once, and sessions end with 57P01 when they next wait for something.
     ///
     /// # Errors
     ///

@@ -17,6 +17,9 @@ use super::Stop;
 /// How many milliseconds an immediate shutdown may take before a server that is being dropped is killed.
 const PATIENCE_MS: usize = 1_000;
 
+/// How often to look whether a stopped process has noticed; it does within microseconds, unless the machine is very busy.
+const LOOKS_FOR_STOP: usize = 10_000;
+
 /// A postmaster and its children.
 #[derive(Debug, Default)]
 pub(super) struct Postmaster(Mutex<Running>);
@@ -49,6 +52,19 @@ impl Running {
         self.left.extend(process::children(pid));
     }
 
+    /// Stops the postmaster for the moment that it takes to kill it, and remembers its children. A child forked meanwhile would be left behind, with
+    /// the listening socket and the shared memory.
+    fn hold(&mut self, pid: i32) {
+        process::signal_pid(pid, Signal::STOP);
+        for _ in 0..LOOKS_FOR_STOP {
+            if process::seen(pid).is_none_or(Process::is_stopped) {
+                break;
+            }
+            thread::yield_now();
+        }
+        self.remember(pid);
+    }
+
     fn signal_left(&self, signal: Signal) {
         self.left.iter().for_each(|process| process.signal(signal));
     }
@@ -58,10 +74,11 @@ impl Running {
         self.pid().is_none() && self.left.is_empty()
     }
 
+    /// Kills all, the children first: those that see the postmaster die tell their clients so (57P01), which no crash of a machine does.
     fn kill(&mut self, pid: i32) {
-        self.remember(pid);
-        process::signal_pid(pid, Signal::KILL);
+        self.hold(pid);
         self.signal_left(Signal::KILL);
+        process::signal_pid(pid, Signal::KILL);
     }
 }
 
@@ -73,10 +90,6 @@ impl Postmaster {
     /// Starts it in a process group of its own, where a Ctrl-C at the terminal does not reach it.
     pub(super) fn start(&self, command: &mut Command, log: &Path) -> Result<(), TestkitError> {
         let mut running = self.lock();
-        if running.pid().is_some() {
-            return Err(TestkitError::new("it runs already"));
-        }
-        running.signal_left(Signal::KILL);
         let log =
             File::options().create(true).append(true).open(log).map_err(TestkitError::while_("opening its log"))?;
         let errors = log.try_clone().map_err(TestkitError::while_("opening its log"))?;
@@ -87,6 +100,16 @@ impl Postmaster {
 
     pub(super) fn pid(&self) -> Option<u32> {
         self.lock().pid().and_then(|pid| pid.try_into().ok())
+    }
+
+    /// Kills what was left of a postmaster that was killed alone; [`is_gone`](Self::is_gone) tells when they are.
+    pub(super) fn clear(&self) -> Result<(), TestkitError> {
+        let mut running = self.lock();
+        if running.pid().is_some() {
+            return Err(TestkitError::new("it runs already"));
+        }
+        running.signal_left(Signal::KILL);
+        Ok(())
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -115,7 +138,7 @@ impl Postmaster {
     pub(super) fn kill_alone(&self) -> Result<(), TestkitError> {
         let mut running = self.lock();
         let pid = running.must_run()?;
-        running.remember(pid);
+        running.hold(pid);
         process::signal_pid(pid, Signal::KILL);
         if let Some(mut child) = running.child.take() {
             child.wait().map_err(TestkitError::while_("waiting for its end"))?;
