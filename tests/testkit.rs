@@ -2,6 +2,7 @@
 
 #![cfg(feature = "testkit")]
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
@@ -179,6 +180,8 @@ async fn a_password_is_asked_for_and_the_url_knows_it() -> Tested {
         let without = format!("postgres://app@{}:{}/shop", server.host(), server.port());
         assert!(tokio_postgres::connect(&without, NoTls).await.is_err());
         let client = server.connect().await?;
+        let printed = format!("{cluster:?}");
+        assert!(!printed.contains("w:rd"), "a password is never printed: {printed}");
         assert_eq!(
             client.query_one("SELECT current_user || current_database()", &[]).await.unwrap().get::<_, String>(0),
             "appshop"
@@ -198,6 +201,25 @@ async fn settings_reach_the_servers_they_are_for() -> Tested {
             assert_eq!(row.get::<_, String>(0), value, "{name} of {}", server.name());
         }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_with_a_certificate_speaks_tls() -> Tested {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let cluster = match Cluster::builder().tls(made.cert.pem(), made.signing_key.serialize_pem()).start().await {
+        Err(error) if error.to_string().contains("SSL is not supported by this build") => {
+            eprintln!("skipped: this PostgreSQL was built without TLS");
+            return Ok(());
+        }
+        started => started?,
+    };
+    let mut stream = TcpStream::connect((cluster.primary().host(), cluster.primary().port())).unwrap();
+    // SSLRequest (PostgreSQL manual, "Message Formats"), answered by one byte.
+    stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
+    let mut answer = [0];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"S");
     Ok(())
 }
 

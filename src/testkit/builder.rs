@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 use super::cluster::Cluster;
 use super::settings::{Settings, Tls};
 use super::{TestkitError, cluster};
@@ -31,7 +33,7 @@ impl ClusterBuilder {
         }
     }
 
-    /// How many streaming replicas to start besides the primary; default 0, at most 8.
+    /// How many streaming replicas to start besides the primary; default 0.
     #[must_use]
     pub fn replicas(mut self, count: usize) -> Self {
         self.settings.replicas = count;
@@ -76,7 +78,7 @@ impl ClusterBuilder {
     /// The user's password: TCP connections must then log in by SCRAM. Default: none, and any local user is trusted.
     #[must_use]
     pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.settings.password = Some(password.into());
+        self.settings.password = Some(SecretString::from(password.into()));
         self
     }
 

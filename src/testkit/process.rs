@@ -1,5 +1,6 @@
 //! The processes of one server: which they are, and signals for them.
 
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::process::Command;
 

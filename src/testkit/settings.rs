@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use super::TestkitError;
 use super::account::Account;
 
@@ -20,7 +22,6 @@ wal_retrieve_retry_interval = 100ms
 wal_keep_size = 64MB
 min_wal_size = 4MB
 max_wal_size = 64MB
-max_wal_senders = 16
 shared_buffers = 1MB
 dynamic_shared_memory_type = mmap
 autovacuum = off
@@ -36,7 +37,7 @@ pub(super) struct Settings {
     pub(super) primary: Vec<(String, String)>,
     pub(super) replica: Vec<(String, String)>,
     pub(super) user: String,
-    pub(super) password: Option<String>,
+    pub(super) password: Option<SecretString>,
     pub(super) database: String,
     pub(super) hba: Vec<String>,
     pub(super) tls: Option<Tls>,
@@ -89,7 +90,9 @@ impl Settings {
     }
 
     fn conf(&self, site: &Site<'_>) -> String {
-        let mut conf = format!("{BASE}max_connections = {}\n", self.max_connections);
+        // Some senders more than replicas: for those that come back before the old one's end is noticed, and for `pg_basebackup`.
+        let (connections, senders) = (self.max_connections, self.replicas + 8);
+        let mut conf = format!("{BASE}max_connections = {connections}\nmax_wal_senders = {senders}\n");
         let mut set = |name: &str, value: &str| conf.push_str(&format!("{name} = {}\n", quoted(value)));
         let sockets = site.sockets.display().to_string();
         set("unix_socket_directories", &sockets);
@@ -125,7 +128,7 @@ impl Settings {
             statements.push(format!("CREATE ROLE {user} LOGIN"));
         }
         if let Some(password) = &self.password {
-            statements.push(format!("ALTER ROLE {user} PASSWORD '{}'", password.replace('\'', "''")));
+            statements.push(format!("ALTER ROLE {user} PASSWORD '{}'", password.expose_secret().replace('\'', "''")));
         }
         if self.database != "postgres" {
             statements.push(format!("CREATE DATABASE {database} OWNER {user}"));

@@ -61,8 +61,9 @@ impl Server {
 
     pub(super) async fn run(&self, database: &str, sql: &str) -> Result<Vec<SimpleQueryMessage>, TestkitError> {
         let client = self.admin(database).await?;
-        let answered = async { client.simple_query(sql).await.map_err(TestkitError::while_(sql)) };
-        self.host.bounded(sql, answered).await.map_err(|error| self.at(error))
+        // The statement stays out of the error: it may hold a password.
+        let answered = async { client.simple_query(sql).await.map_err(TestkitError::while_("running a statement")) };
+        self.host.bounded("running a statement", answered).await.map_err(|error| self.at(error))
     }
 
     async fn admin(&self, database: &str) -> Result<Client, TestkitError> {

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tokio_postgres::{Client, Config};
 
 use super::TestkitError;
@@ -97,7 +98,7 @@ impl Server {
         self.port.number()
     }
 
-    /// `postgres://user:password@127.0.0.1:port/database`.
+    /// `postgres://user:password@127.0.0.1:port/database`, the password as it is.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_at(self.host(), self.port())
@@ -109,7 +110,11 @@ impl Server {
         let settings = &self.host.settings;
         let encoded =
             |text: &str| percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string();
-        let password = settings.password.as_ref().map(|password| format!(":{}", encoded(password))).unwrap_or_default();
+        let password = settings
+            .password
+            .as_ref()
+            .map(|password| format!(":{}", encoded(password.expose_secret())))
+            .unwrap_or_default();
         format!("postgres://{}{password}@{host}:{port}/{}", encoded(&settings.user), encoded(&settings.database))
     }
 
@@ -153,7 +158,7 @@ impl Server {
         let mut config = Config::new();
         config.host(self.host()).port(self.port()).user(&settings.user).dbname(&settings.database);
         if let Some(password) = &settings.password {
-            config.password(password);
+            config.password(password.expose_secret());
         }
         self.open(&config).await
     }
