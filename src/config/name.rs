@@ -49,3 +49,9 @@ impl fmt::Display for InvalidName {
 }
 
 impl std::error::Error for InvalidName {}
+
+impl std::borrow::Borrow<str> for AliasName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}

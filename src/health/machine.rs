@@ -72,6 +72,12 @@ impl Health {
         }
     }
 
+    /// Takes over an open outage that somebody else has told.
+    pub fn resume(&mut self, opened: Instant, cause: Cause, now: Instant) {
+        self.generation.0 = self.generation.0.wrapping_add(1);
+        self.status = Status::Down(Outage { opened, told: now, cause });
+    }
+
     /// Takes in one piece of evidence and says what the outside has to be told.
     #[must_use]
     pub fn on(&mut self, signal: Signal, now: Instant) -> Vec<Change> {

@@ -86,6 +86,11 @@ impl Server {
         self.oldest.subscribe()
     }
 
+    /// Waits until no session is alive.
+    pub(crate) async fn drained(&self) {
+        self.oldest.closed().await;
+    }
+
     /// How many sessions (pooled connections) are alive.
     #[must_use]
     pub fn sessions(&self) -> usize {

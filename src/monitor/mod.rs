@@ -1,0 +1,65 @@
+//! How are beliefs kept up to date? A thread of its own with a runtime of its own, so that a busy application's late timers
+//! never look like a slow server.
+
+mod ping;
+mod probe;
+mod watched;
+mod worker;
+
+use std::{io, thread, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use self::{
+    ping::Ping,
+    probe::Probe,
+    worker::{Command, Shared, Worker},
+};
+
+/// The running monitor. Dropping it ends its thread, its pings and its connections.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Monitor {
+    /// Starts the thread. `build` makes the worker inside it; `done` is told when everything has ended.
+    pub(crate) fn start<P: Probe>(
+        build: impl FnOnce(mpsc::UnboundedReceiver<Command>) -> Worker<P> + Send + 'static,
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (done, ended) = oneshot::channel();
+        thread::Builder::new().name("pgdetour-monitor".to_owned()).spawn(move || {
+            runtime.block_on(async { build(orders).run().await });
+            // A name lookup that hangs must not hold up the end of the program.
+            runtime.shutdown_timeout(Duration::from_millis(100));
+            let _ = done.send(());
+        })?;
+        Ok((Self { commands }, ended))
+    }
+
+    /// Waits until every server has been pinged once.
+    pub(crate) async fn settled(&self) {
+        self.ask(Command::Settle).await;
+    }
+
+    /// Sends the pings that are due and waits until they have ended.
+    pub(crate) async fn run(&self) {
+        self.ask(Command::Run).await;
+    }
+
+    /// Ends the thread, its pings and its connections, without waiting for that.
+    pub(crate) fn stop(&self) {
+        // An error says that it has ended.
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    async fn ask(&self, command: fn(oneshot::Sender<()>) -> Command) {
+        let (done, answer) = oneshot::channel();
+        if self.commands.send(command(done)).is_ok() {
+            // An error says that the worker has ended: there is nothing to wait for.
+            let _ = answer.await;
+        }
+    }
+}

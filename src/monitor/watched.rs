@@ -1,0 +1,202 @@
+//! One server under watch: its health, its kept connection, and the tasks that ping it.
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::{probe::Probe, worker::Message};
+use crate::{
+    config::{AliasName, Role, ServerConfig},
+    health::{Belief, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
+    observe::{Event, EventKind},
+    plan::{Known, Table},
+    pool::Server,
+};
+
+/// One server under watch.
+pub(super) struct Watched<P: Probe> {
+    server: Arc<Server>,
+    address: Arc<str>,
+    declared: Role,
+    probe: P,
+    pub(super) health: Health,
+    slow: SlowWatch,
+    next_look: Instant,
+    kept: Option<Kept<P::Session>>,
+    kept_count: u64,
+    /// The counts when the server was last seen up: an outage is told what came after.
+    base: Tally,
+    outbox: Outbox<P::Session>,
+}
+
+/// Where the tasks of one server send what they find.
+pub(super) struct Outbox<S> {
+    pub(super) server: usize,
+    pub(super) sender: mpsc::UnboundedSender<Message<S>>,
+}
+
+impl<S> Outbox<S> {
+    /// The worker is gone when the router is: then nobody wants to know.
+    fn send(&self, message: impl FnOnce(usize) -> Message<S>) {
+        let _ = self.sender.send(message(self.server));
+    }
+}
+
+impl<S> Clone for Outbox<S> {
+    fn clone(&self) -> Self {
+        Self { server: self.server, sender: self.sender.clone() }
+    }
+}
+
+/// The watched connection; its watcher ends with it.
+struct Kept<S> {
+    number: u64,
+    session: S,
+    watcher: AbortHandle,
+}
+
+impl<S> Drop for Kept<S> {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl<P: Probe> Watched<P> {
+    pub(super) fn new(
+        server: Arc<Server>,
+        declared: &ServerConfig,
+        probe: P,
+        outbox: Outbox<P::Session>,
+        now: Instant,
+    ) -> Self {
+        // Each process jitters differently, each server too.
+        let seed = fastrand::u64(..);
+        Self {
+            address: server.address.as_str().into(),
+            server,
+            declared: declared.role,
+            probe,
+            health: Health::new(declared.pings.clone(), now, seed),
+            slow: SlowWatch::new(declared.pings.slow_after),
+            next_look: now,
+            kept: None,
+            kept_count: 0,
+            base: Tally::default(),
+            outbox,
+        }
+    }
+
+    pub(super) fn name(&self) -> &AliasName {
+        &self.server.name
+    }
+
+    /// Takes over what was known of the same server before a reload.
+    pub(super) fn resume(&mut self, before: &Table, now: Instant) {
+        let entry = before.get(&self.server.name).filter(|entry| entry.known.address == self.server.address);
+        if let Some((opened, cause)) = entry.and_then(|entry| entry.known.outage.clone()) {
+            self.health.resume(opened, cause, now);
+        }
+    }
+
+    /// Sends a ping: a task of its own, ended by its timeout.
+    pub(super) fn ping(&self, order: Order) {
+        let (outbox, probe) = (self.outbox.clone(), self.probe.clone());
+        let session = match order.over {
+            Over::Kept => self.kept.as_ref().map(|kept| kept.session.clone()),
+            Over::Fresh => None,
+        };
+        tokio::spawn(async move {
+            let asked = tokio::time::timeout(order.timeout, ask(&probe, order.over, session)).await;
+            let (finding, fresh) = asked.unwrap_or((Finding::Silent, None));
+            outbox.send(|server| Message::Pinged { server, order, finding, fresh });
+        });
+    }
+
+    /// Takes in a doubt that somebody raised since the last time. True if there was one.
+    pub(super) fn notice(&mut self, now: Instant) -> bool {
+        let doubted = self.server.cell.take_doubt();
+        if doubted {
+            // A doubt asks for a ping: there is nothing to tell yet.
+            let _ = self.health.on(Signal::Doubt, now);
+        }
+        doubted
+    }
+
+    /// Looks, when it is time to, whether leases come back. When the next look is due.
+    pub(super) fn look(&mut self, now: Instant) -> Instant {
+        if self.next_look <= now {
+            if self.slow.look(self.server.cell.leases(), now) {
+                let _ = self.health.on(Signal::Slow, now);
+            }
+            self.next_look = now + self.slow.interval();
+        }
+        self.next_look
+    }
+
+    /// Keeps a fresh connection that answered, in place of the one before; lets go of a kept one that did not.
+    pub(super) fn keep(&mut self, order: Order, finding: &Finding, fresh: Option<P::Session>) {
+        match (finding, fresh) {
+            (Finding::Answered(_), Some(session)) => self.watch(session),
+            (Finding::Failed(_) | Finding::Silent, None) if order.over == Over::Kept => self.kept = None,
+            _ => {}
+        }
+    }
+
+    fn watch(&mut self, session: P::Session) {
+        self.kept_count += 1;
+        let (number, outbox, watching) = (self.kept_count, self.outbox.clone(), session.clone());
+        let watcher = tokio::spawn(async move {
+            P::ended(&watching).await;
+            outbox.send(|server| Message::Ended { server, kept: number });
+        });
+        self.kept = Some(Kept { number, session, watcher: watcher.abort_handle() });
+    }
+
+    /// Lets go of the watched connection if it is still this one.
+    pub(super) fn let_go(&mut self, number: u64) -> bool {
+        let current = self.kept.as_ref().is_some_and(|kept| kept.number == number);
+        if current {
+            self.kept = None;
+        }
+        current
+    }
+
+    pub(super) fn known(&self) -> Known {
+        Known {
+            name: self.server.name.clone(),
+            address: self.server.address.clone(),
+            declared: self.declared,
+            belief: self.health.belief(),
+            facts: self.health.facts().copied(),
+            outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
+        }
+    }
+
+    pub(super) fn publish(&mut self, belief: Belief) {
+        if self.health.state() == State::Up {
+            self.base = self.server.cell.tally();
+        }
+        if self.server.cell.belief() != belief {
+            self.server.publish(belief);
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        self.server.cell.tally() - self.base
+    }
+
+    pub(super) fn event(&self, kind: EventKind) -> Event {
+        Event { alias: self.server.name.clone(), server: Arc::clone(&self.address), kind }
+    }
+}
+
+async fn ask<P: Probe>(probe: &P, over: Over, kept: Option<P::Session>) -> (Finding, Option<P::Session>) {
+    match (over, kept) {
+        (Over::Kept, Some(session)) => (probe.ask(&session).await, None),
+        // The watched connection ended between the order and now: a new one answers as well.
+        (Over::Kept, None) | (Over::Fresh, _) => match probe.connect().await {
+            Ok(session) => (probe.ask(&session).await, Some(session)),
+            Err(finding) => (finding, None),
+        },
+    }
+}

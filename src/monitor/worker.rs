@@ -1,0 +1,234 @@
+//! The one owner of what is believed: it sends pings, takes in signals, and publishes the table.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::{probe::Probe, watched::{Outbox, Watched}};
+use crate::{
+    clock,
+    config::{AliasKind, AliasName, Config, Monitoring},
+    health::{Action, Change, Finding, Order, Signal, Tally},
+    observe::{Event, EventKind, Observer},
+    plan::{Chain, Judge, Standing, Table},
+};
+
+/// How long the worker sleeps when nothing is due: any bound does.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// What the worker shares with the router.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    /// The snapshot of all servers.
+    pub(crate) table: Arc<ArcSwap<Table>>,
+    /// Rung when somebody raised a doubt.
+    pub(crate) bell: Arc<Notify>,
+    /// Where events go.
+    pub(crate) observer: Observer,
+}
+
+/// What others ask of the worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Answer when every server has been pinged once.
+    Settle(oneshot::Sender<()>),
+    /// Send the pings that are due, and answer when they have ended.
+    Run(oneshot::Sender<()>),
+    /// End.
+    Stop,
+}
+
+/// What comes back from tasks of the worker's own.
+pub(super) enum Message<S> {
+    /// A ping ended; a fresh connection that answered is kept.
+    Pinged { server: usize, order: Order, finding: Finding, fresh: Option<S> },
+    /// The connection kept under this number ended.
+    Ended { server: usize, kept: u64 },
+}
+
+/// Keeps beliefs up to date, for servers that are asked by `P`.
+pub(crate) struct Worker<P: Probe> {
+    config: Arc<Config>,
+    judge: Judge,
+    shared: Shared,
+    servers: Vec<Watched<P>>,
+    inbox: mpsc::UnboundedReceiver<Message<P::Session>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    settling: Vec<oneshot::Sender<()>>,
+    runs: Vec<oneshot::Sender<()>>,
+}
+
+impl<P: Probe> Worker<P> {
+    /// A worker for the servers of `config`, given in the order of declaration.
+    pub(crate) fn new(
+        config: Arc<Config>,
+        shared: Shared,
+        servers: Vec<(Arc<crate::pool::Server>, P)>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        let (outbox, inbox) = mpsc::unbounded_channel();
+        let now = clock::now();
+        let servers = servers.into_iter().enumerate();
+        let servers = servers.filter_map(|(index, (server, probe))| {
+            let AliasKind::Server(declared) = &config.alias(server.name.as_str())?.kind else { return None };
+            Some(Watched::new(server, declared, probe, Outbox { server: index, sender: outbox.clone() }, now))
+        });
+        let servers: Vec<_> = servers.collect();
+        let judge = Judge::new(&config);
+        Self { config, judge, shared, servers, inbox, commands, settling: Vec::new(), runs: Vec::new() }
+    }
+
+    /// Takes over the outages that were open before a reload, so that none is told twice.
+    pub(crate) fn resume(mut self, before: &Table) -> Self {
+        let now = clock::now();
+        for watched in &mut self.servers {
+            watched.resume(before, now);
+        }
+        self
+    }
+
+    /// Works until the last sender of commands is gone.
+    pub(crate) async fn run(mut self) {
+        self.publish();
+        loop {
+            let wake = self.turn();
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(Command::Settle(done)) => self.settling.push(done),
+                    Some(Command::Run(done)) => self.runs.push(done),
+                    Some(Command::Stop) | None => return,
+                },
+                message = self.inbox.recv() => if let Some(message) = message { self.receive(message) },
+                () = self.shared.bell.notified() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+    }
+
+    /// One turn at every server; when the next one is needed at the latest.
+    fn turn(&mut self) -> Instant {
+        let now = clock::now();
+        let mut wake = now + IDLE;
+        let mut doubted = false;
+        for index in 0..self.servers.len() {
+            doubted |= self.servers[index].notice(now);
+            wake = wake.min(self.servers[index].look(now));
+            if self.is_active() {
+                wake = wake.min(self.act(index, now).unwrap_or(wake));
+            }
+        }
+        if doubted {
+            self.publish();
+        }
+        self.answer(now);
+        wake
+    }
+
+    /// Does what the server's health asks for; when it wants to be asked again.
+    fn act(&mut self, index: usize, now: Instant) -> Option<Instant> {
+        loop {
+            match self.servers[index].health.poll(now) {
+                Action::Ping(order) => self.servers[index].ping(order),
+                Action::Tell(change) => self.tell(index, vec![change], now),
+                Action::Wait(until) => return until,
+            }
+        }
+    }
+
+    /// Without background monitoring pings go out only while somebody has asked for them, and at the start.
+    fn is_active(&self) -> bool {
+        self.config.monitoring == Monitoring::Background || !self.runs.is_empty() || !self.settling.is_empty()
+    }
+
+    fn receive(&mut self, message: Message<P::Session>) {
+        let now = clock::now();
+        let (index, signal) = match message {
+            Message::Pinged { server, order, finding, fresh } => {
+                self.servers[server].keep(order, &finding, fresh);
+                (server, Signal::Ping(order.id, finding))
+            }
+            Message::Ended { server, kept } if self.servers[server].let_go(kept) => (server, Signal::Lost),
+            Message::Ended { .. } => return,
+        };
+        // A doubt raised before this news is older than it, and is taken in first.
+        self.servers[index].notice(now);
+        let changes = self.servers[index].health.on(signal, now);
+        self.tell(index, changes, now);
+        self.publish();
+    }
+
+    /// Answers whoever waits for what has come to pass.
+    fn answer(&mut self, now: Instant) {
+        if self.servers.iter().all(|server| server.health.is_settled()) {
+            self.settling.drain(..).for_each(|done| drop(done.send(())));
+        }
+        if !self.servers.iter().any(|server| server.health.is_busy(now)) {
+            self.runs.drain(..).for_each(|done| drop(done.send(())));
+        }
+    }
+
+    /// Publishes what is believed now, and tells whose standing changed.
+    fn publish(&mut self) {
+        let table = self.judge.judge(self.servers.iter().map(Watched::known).collect());
+        let before = self.shared.table.load_full();
+        for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
+            watched.publish(entry.belief());
+        }
+        let news: Vec<Event> = table.entries().iter().filter_map(|entry| standing_event(&before, entry)).collect();
+        self.shared.table.store(Arc::new(table));
+        news.into_iter().for_each(|event| self.shared.observer.emit(event));
+    }
+
+    /// Routes first, then words: when an outage is told, reads are on their detour already.
+    fn tell(&mut self, index: usize, changes: Vec<Change>, now: Instant) {
+        if changes.is_empty() {
+            return;
+        }
+        let tally = self.servers[index].tally();
+        self.publish();
+        for change in changes {
+            if let Some(kind) = self.event_of(index, change, tally, now) {
+                self.shared.observer.emit(self.servers[index].event(kind));
+            }
+        }
+    }
+
+    fn event_of(&self, index: usize, change: Change, tally: Tally, now: Instant) -> Option<EventKind> {
+        Some(match change {
+            Change::OutageOpened { cause } => EventKind::OutageOpened { cause, detour: self.detour_of(index, now) },
+            Change::OutageOngoing { duration, cause, next_ping } => {
+                EventKind::OutageOngoing { duration, tally, cause, next_ping }
+            }
+            Change::OutageClosed { duration } => EventKind::OutageClosed { duration, tally },
+            Change::AdmissionStopped { cause } => EventKind::AdmissionStopped { cause },
+            Change::AdmissionResumed => EventKind::AdmissionResumed,
+            Change::PingInconclusive { cause } => EventKind::PingInconclusive { cause },
+            Change::FactsChanged { before, now } => {
+                let from = before?.role;
+                (from != now.role).then_some(EventKind::RoleChanged { from, to: now.role, timeline: now.timeline })?
+            }
+        })
+    }
+
+    /// Where the reads of this server's own alias go now.
+    fn detour_of(&self, index: usize, now: Instant) -> Option<AliasName> {
+        let alias = self.config.alias(self.servers[index].name().as_str())?;
+        let plan = Chain::of(&self.config, alias).explain(alias.name.clone(), &self.shared.table.load(), now);
+        plan.target().filter(|step| step.detour).map(|step| step.alias.clone())
+    }
+}
+
+fn standing_event(before: &Table, entry: &crate::plan::Entry) -> Option<Event> {
+    let known = &entry.known;
+    let standing = before.get(&known.name).map_or(&Standing::Sound, |entry| &entry.standing);
+    (*standing != entry.standing).then(|| Event {
+        alias: known.name.clone(),
+        server: known.address.as_str().into(),
+        kind: EventKind::StandingChanged { standing: entry.standing.clone() },
+    })
+}

@@ -1,0 +1,78 @@
+//! A handle to one alias: it stands where a pool stood.
+
+use std::{fmt, sync::Arc};
+
+use super::{Inner, error::Error, lease::Lease, line::Line};
+use crate::{config::AliasName, plan::Plan, policy::Fault, pool::Backend};
+
+/// A handle to one alias of a router. Resolved once; cloning is cheap, and each clone keeps the router running.
+pub struct Alias<B: Backend> {
+    pub(super) line: Arc<Line<B>>,
+    pub(super) router: Arc<Inner<B>>,
+}
+
+impl<B: Backend> Alias<B> {
+    /// Takes a connection: from the alias's own server, or, while that is out, from the first usable one of its failover chain.
+    ///
+    /// Where a connect is refused before anything was sent, the same call goes on to the next server of the plan.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::is_overloaded`] when no connection came free within `acquire_timeout` (default 5 s);
+    /// [`Error::is_unavailable`], at once, when no server of the plan is usable.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a dropped call takes no connection.
+    pub async fn get(&self) -> Result<Lease<B>, Error> {
+        if self.line.is_retired() {
+            return self.router.line(self.line.name.as_str())?.get().await;
+        }
+        self.line.get().await
+    }
+
+    /// The alias that declares the server to which a request would go now; `None` when there is no usable one.
+    ///
+    /// This is the routing decision alone: a few atomic loads.
+    #[must_use]
+    pub fn target(&self) -> Option<&AliasName> {
+        self.line.route.choose().map(|choice| &choice.candidate.server.name)
+    }
+
+    /// Where a request would go now, and why.
+    #[must_use]
+    pub fn explain(&self) -> Plan {
+        self.router.line(self.line.name.as_str()).map_or_else(|_| self.line.explain(), |line| line.explain())
+    }
+
+    /// Tells the router about an error the application saw, for the server to which requests go now. If it speaks against the
+    /// server it asks for a ping, which all reports share; that is all it can do. True if it did.
+    ///
+    /// [`Lease::report`] is more exact where the lease is at hand. Connections that are lost report themselves.
+    pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        let asks = Fault::of(error).class().asks_for_ping();
+        if asks && let Some(choice) = self.line.route.choose() {
+            let server = &choice.candidate.server;
+            server.doubt(server.cell.belief().generation());
+        }
+        asks
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &AliasName {
+        &self.line.name
+    }
+}
+
+impl<B: Backend> Clone for Alias<B> {
+    fn clone(&self) -> Self {
+        Self { line: Arc::clone(&self.line), router: Arc::clone(&self.router) }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Alias<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Alias").field("name", &self.line.name).finish_non_exhaustive()
+    }
+}

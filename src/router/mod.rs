@@ -1,0 +1,198 @@
+//! The front door: the router, its aliases, and the connections they lend.
+
+mod alias;
+mod error;
+mod lease;
+mod line;
+mod tend;
+mod topology;
+
+use std::{path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+
+use self::{
+    line::Line,
+    topology::{Build, Topology},
+};
+pub use self::{alias::Alias, error::Error, lease::Lease};
+use crate::{
+    config::Config,
+    observe::{Events, Observer},
+    plan::{Plan, Table},
+    pool::{AcquireError, Backend, FromSpec, PoolSpec},
+};
+
+/// The back end a router has unless another is named.
+#[cfg(feature = "deadpool")]
+pub type DefaultBackend = crate::pool::DeadpoolPostgres;
+/// The back end a router has unless another is named.
+#[cfg(all(feature = "bb8", not(feature = "deadpool")))]
+pub type DefaultBackend = crate::pool::Bb8Postgres;
+/// No back end is built in: name yours.
+#[cfg(not(any(feature = "bb8", feature = "deadpool")))]
+pub type DefaultBackend = crate::pool::NoBackend;
+
+/// A pooled connection manager that knows which servers answer, and sends each request to one that does.
+///
+/// Cloning is cheap. When the last clone of the router and of its aliases is dropped, every task ends and every session is
+/// closed.
+pub struct Router<B: Backend = DefaultBackend> {
+    inner: Arc<Inner<B>>,
+}
+
+struct Inner<B: Backend> {
+    topology: ArcSwap<Topology<B>>,
+    observer: Observer,
+    build: Box<Build<B>>,
+    /// One reload at a time, and none after the end. True when the router is shut down.
+    closed: tokio::sync::Mutex<bool>,
+}
+
+impl<B: FromSpec> Router<B> {
+    /// Starts a router from a TOML file, over which `PGDETOUR_…` environment variables go.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake of the configuration at once, or a TLS setting that cannot be met. A server that is down is no error.
+    pub async fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::start(Config::from_file(path)?).await
+    }
+
+    /// Starts a router. It returns when each server has answered its first ping or failed to, within `ping_timeout`
+    /// (default 3 s) at most; servers that are down are no error.
+    ///
+    /// Connections are driven on the Tokio runtime this is called in.
+    ///
+    /// # Errors
+    ///
+    /// A TLS setting that cannot be met, or a thread that cannot be started.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves nothing behind.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        Self::start_with(config, B::from_spec).await
+    }
+}
+
+impl<B: Backend> Router<B> {
+    /// Starts a router over pools that `build` makes: one for each alias that is a server, and one for each detour.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::start`], and what `build` returns.
+    pub async fn start_with(
+        config: Config,
+        build: impl Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let (observer, build): (_, Box<Build<B>>) = (Observer::default(), Box::new(build));
+        let topology = Topology::start(config, observer.clone(), Arc::<Table>::default(), &build)?;
+        topology.monitor.settled().await;
+        let closed = tokio::sync::Mutex::new(false);
+        Ok(Self { inner: Arc::new(Inner { topology: ArcSwap::from_pointee(topology), observer, build, closed }) })
+    }
+
+    /// The alias of this name. Resolve it once and keep it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none; the error names the nearest.
+    pub fn alias(&self, name: &str) -> Result<Alias<B>, Error> {
+        Ok(Alias { line: self.inner.line(name)?, router: Arc::clone(&self.inner) })
+    }
+
+    /// Where a request for this alias would go now, and why.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such alias.
+    pub fn explain(&self, alias: &str) -> Result<Plan, Error> {
+        Ok(self.inner.line(alias)?.explain())
+    }
+
+    /// What is known of every server now.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.inner.topology.load().shared.table.load_full()
+    }
+
+    /// The configuration it runs.
+    #[must_use]
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.inner.topology.load().config)
+    }
+
+    /// The events from now on. A receiver that is slow misses the oldest and slows nobody.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        self.inner.observer.events()
+    }
+
+    /// Sends the pings that are due and waits for them: with `monitoring = "on-demand"`, what a middleware calls before each
+    /// request. It costs a message to another thread when nothing is due.
+    ///
+    /// # Cancel safety
+    ///
+    /// Pings that have begun go on.
+    pub async fn monitor(&self) {
+        let topology = self.inner.topology.load_full();
+        topology.monitor.run().await;
+    }
+
+    /// Goes over to another configuration. Handles follow; leases that are out are finished on their old connections; outages
+    /// that are open stay open. Pools are made anew.
+    ///
+    /// # Errors
+    ///
+    /// As [`Router::start`]. Then nothing has changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call changes nothing.
+    pub async fn reload(&self, config: Config) -> Result<(), Error> {
+        let closed = self.inner.closed.lock().await;
+        if *closed {
+            return Err(Error::closed());
+        }
+        let old = self.inner.topology.load_full();
+        let topology = Topology::start(config, self.inner.observer.clone(), self.table(), &self.inner.build)?;
+        topology.monitor.settled().await;
+        self.inner.topology.store(Arc::new(topology));
+        old.retire();
+        old.monitor.stop();
+        Ok(())
+    }
+
+    /// Ends: no more requests, and every session is closed, lent ones too. Waits until that is so.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call goes on ending, unobserved.
+    pub async fn shutdown(&self) {
+        *self.inner.closed.lock().await = true;
+        let topology = self.inner.topology.load_full();
+        topology.close();
+        topology.closed().await;
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    fn line(&self, name: &str) -> Result<Arc<Line<B>>, Error> {
+        let topology = self.topology.load();
+        let known = || topology.config.aliases.iter().map(|alias| alias.name.clone()).collect();
+        topology.lines.get(name).cloned().ok_or_else(|| Error::unknown_alias(name, known()))
+    }
+}
+
+impl<B: Backend> Clone for Router<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B: Backend> std::fmt::Debug for Router<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router").field("topology", &**self.inner.topology.load()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! Everything that one configuration builds: servers, pools, routes, and the monitor over them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, oneshot},
+    task::AbortHandle,
+};
+
+use super::{
+    error::Error,
+    line::{Line, Stop},
+    tend::tend,
+};
+use crate::{
+    config::{AliasConfig, AliasKind, AliasName, Balance, Config, PoolSettings, ServerConfig},
+    monitor::{Monitor, Ping, Shared, Worker},
+    observe::Observer,
+    plan::{Chain, Route, Table},
+    pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server},
+};
+
+/// How the router makes a pool.
+pub(super) type Build<B> = dyn Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync;
+
+/// What one configuration builds.
+pub(super) struct Topology<B: Backend> {
+    pub(super) config: Arc<Config>,
+    pub(super) lines: HashMap<AliasName, Arc<Line<B>>>,
+    pub(super) shared: Shared,
+    pub(super) monitor: Monitor,
+    servers: Vec<Arc<Server>>,
+    pools: Vec<Arc<B>>,
+    tenders: Vec<AbortHandle>,
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// A server while the routes are being built.
+struct Site<'a, B> {
+    server: Arc<Server>,
+    declared: &'a ServerConfig,
+    dial: Dial,
+    own: Arc<B>,
+}
+
+impl<B: Backend> Topology<B> {
+    /// Builds pools and routes and starts the monitor. Connects to nobody yet but for the monitor's pings.
+    pub(super) fn start(config: Config, observer: Observer, before: Arc<Table>, build: &Build<B>) -> Result<Self, Error> {
+        let config = Arc::new(config);
+        let shared = Shared { table: Arc::default(), bell: Arc::new(Notify::new()), observer };
+        let sites = sites(&config, &shared, build)?;
+        let mut tended: Vec<(Stop<B>, usize)> = Vec::new();
+        for site in &sites {
+            tended.push((Stop { server: Arc::clone(&site.server), pool: Arc::clone(&site.own) }, 0));
+        }
+        let mut lines = HashMap::new();
+        for alias in &config.aliases {
+            let line = line(alias, &config, &sites, &shared, build)?;
+            tended.extend(line.route.failover().iter().map(|stop| (stop.clone(), alias.pool.min_idle)));
+            lines.insert(alias.name.clone(), Arc::new(line));
+        }
+        let servers = sites.iter().map(|site| Arc::clone(&site.server)).collect();
+        let (monitor, ended) = start_monitor(&config, &shared, sites, before)?;
+        let pools = tended.iter().map(|(stop, _)| Arc::clone(&stop.pool)).collect();
+        let tenders = tended.into_iter().map(|(stop, idle)| tokio::spawn(tend(stop, idle)).abort_handle()).collect();
+        let ended = Mutex::new(Some(ended));
+        Ok(Self { config, lines, shared, monitor, servers, pools, tenders, ended })
+    }
+
+    /// Ends its part in routing: handles look for the topology that came after. Leases that are out live on.
+    pub(super) fn retire(&self) {
+        self.servers.iter().for_each(|server| server.cell.retire());
+        self.tenders.iter().for_each(AbortHandle::abort);
+        self.pools.iter().for_each(|pool| pool.close());
+    }
+
+    /// Closes every session, lent or not.
+    pub(super) fn close(&self) {
+        self.retire();
+        self.monitor.stop();
+        self.servers.iter().for_each(|server| server.close());
+    }
+
+    /// Waits until every session is closed and the monitor's thread has ended.
+    pub(super) async fn closed(&self) {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ended) = ended {
+            // An error says as much as an answer: the thread is gone.
+            let _ = ended.await;
+        }
+        for server in &self.servers {
+            server.drained().await;
+        }
+    }
+}
+
+impl<B: Backend> Drop for Topology<B> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<B: Backend> fmt::Debug for Topology<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Topology").field("aliases", &self.lines.keys()).finish_non_exhaustive()
+    }
+}
+
+/// One site for each alias that is a server, in the order of declaration.
+fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) -> Result<Vec<Site<'a, B>>, Error> {
+    let servers = config.aliases.iter().filter_map(|alias| match &alias.kind {
+        AliasKind::Server(declared) => Some((alias, &**declared)),
+        AliasKind::Group { .. } => None,
+    });
+    servers
+        .map(|(alias, declared)| {
+            let address = declared.target.address();
+            let server = Arc::new(Server::new(alias.name.clone(), address, Arc::clone(&shared.bell)));
+            let dial = Dial::new(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
+            let own = pool(alias, &server, &dial, alias.pool.max_size, build)?;
+            Ok(Site { server, declared, dial, own })
+        })
+        .collect()
+}
+
+/// One pool for the requests of `alias` on one server.
+fn pool<B: Backend>(
+    alias: &AliasConfig,
+    server: &Arc<Server>,
+    dial: &Dial,
+    max_size: usize,
+    build: &Build<B>,
+) -> Result<Arc<B>, Error> {
+    let PoolSettings { connect_timeout, acquire_timeout, .. } = alias.pool;
+    let connector = Connector::new(Arc::clone(server), dial.clone(), connect_timeout, Handle::current());
+    let spec = PoolSpec { alias: alias.name.clone(), connector, max_size, connect_timeout, acquire_timeout };
+    build(spec).map(Arc::new).map_err(|error| Error::start(&alias.name, error))
+}
+
+/// The route of one alias. Each server that may stand in gets a pool of its own for that, so that detoured requests cannot
+/// take the connections of those it serves itself.
+fn line<B: Backend>(
+    alias: &AliasConfig,
+    config: &Config,
+    sites: &[Site<'_, B>],
+    shared: &Shared,
+    build: &Build<B>,
+) -> Result<Line<B>, Error> {
+    let chain = Chain::of(config, alias);
+    let named = |names: &[AliasName]| -> Vec<&Site<'_, B>> {
+        names.iter().filter_map(|name| sites.iter().find(|site| site.server.name == *name)).collect()
+    };
+    let own = named(&chain.own).into_iter();
+    let own = own.map(|site| Stop { server: Arc::clone(&site.server), pool: Arc::clone(&site.own) });
+    let failover = named(&chain.failover).into_iter().map(|site| {
+        let pool = pool(alias, &site.server, &site.dial, alias.pool.detour_size, build)?;
+        Ok(Stop { server: Arc::clone(&site.server), pool })
+    });
+    let balance = match alias.kind {
+        AliasKind::Server(_) => Balance::default(),
+        AliasKind::Group { balance, .. } => balance,
+    };
+    Ok(Line {
+        name: alias.name.clone(),
+        route: Route::new(chain.need, own.collect(), failover.collect::<Result<_, Error>>()?, balance),
+        chain,
+        acquire_timeout: alias.pool.acquire_timeout,
+        table: Arc::clone(&shared.table),
+    })
+}
+
+fn start_monitor<B>(
+    config: &Arc<Config>,
+    shared: &Shared,
+    sites: Vec<Site<'_, B>>,
+    before: Arc<Table>,
+) -> Result<(Monitor, oneshot::Receiver<()>), Error> {
+    let servers: Vec<_> = sites
+        .into_iter()
+        .map(|site| (site.server, Ping::new(site.dial, site.declared.pings.ping_timeout)))
+        .collect();
+    let (config, shared) = (Arc::clone(config), shared.clone());
+    Monitor::start(move |commands| Worker::new(config, shared, servers, commands).resume(&before)).map_err(Error::thread)
+}
