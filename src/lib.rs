@@ -3,9 +3,17 @@
 mod clock;
 pub mod config;
 pub mod health;
+mod monitor;
 pub mod observe;
 pub mod plan;
 pub mod policy;
 pub mod pool;
+pub mod router;
 #[cfg(feature = "testkit")]
 pub mod testkit;
+
+pub use self::{
+    config::Config,
+    observe::{Event, EventKind},
+    router::{Alias, Error, Lease, Router},
+};

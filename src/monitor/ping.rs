@@ -9,7 +9,8 @@ use super::probe::Probe;
 use crate::{
     config::Role,
     health::{Cause, Facts, Finding, Lsn, SystemId, Timeline},
-    pool::Dial,
+    policy::Fault,
+    pool::{Dial, Dialed},
 };
 
 /// What a ping asks. Everything is qualified, so that no search path of the database can change its meaning. A replica's
@@ -52,11 +53,11 @@ impl Probe for Ping {
     type Session = Session;
 
     async fn connect(&self) -> Result<Session, Finding> {
-        let (client, connection) = self.dial.connect(self.longest).await.map_err(|error| finding(&error))?;
+        let Dialed { client, wire, .. } = self.dial.connect(self.longest).await.map_err(|error| finding(&error))?;
         let (end, alive) = watch::channel(());
         tokio::spawn(async move {
             // Why it ended is what the next ping finds out.
-            let _ = connection.await;
+            let _ = wire.await;
             drop(end);
         });
         Ok(Session { client: Arc::new(client), alive })
@@ -107,5 +108,5 @@ fn column(row: &SimpleQueryRow, index: usize) -> Option<&str> {
 /// What a failed ping says about the server.
 fn finding(error: &tokio_postgres::Error) -> Finding {
     let cause = Cause::of(error);
-    if crate::pool::Fault::of(error).class().is_ping_failure() { Finding::Failed(cause) } else { Finding::Inconclusive(cause) }
+    if Fault::of(error).class().fails_ping() { Finding::Failed(cause) } else { Finding::Inconclusive(cause) }
 }

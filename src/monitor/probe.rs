@@ -5,9 +5,9 @@ use std::future::Future;
 use crate::health::Finding;
 
 /// A way to ask one server how it is.
-pub(crate) trait Probe: Clone + Send + 'static {
+pub(crate) trait Probe: Clone + Send + Sync + 'static {
     /// A connection to the server, to be kept and watched.
-    type Session: Clone + Send + 'static;
+    type Session: Clone + Send + Sync + 'static;
 
     /// Makes a connection. It is closed when the last clone of the session is dropped.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, Finding>> + Send;

@@ -8,7 +8,10 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{probe::Probe, watched::{Outbox, Watched}};
+use super::{
+    probe::Probe,
+    watched::{Outbox, Watched},
+};
 use crate::{
     clock,
     config::{AliasKind, AliasName, Config, Monitoring},
@@ -165,10 +168,10 @@ impl<P: Probe> Worker<P> {
     /// Answers whoever waits for what has come to pass.
     fn answer(&mut self, now: Instant) {
         if self.servers.iter().all(|server| server.health.is_settled()) {
-            self.settling.drain(..).for_each(|done| drop(done.send(())));
+            answer_all(&mut self.settling);
         }
         if !self.servers.iter().any(|server| server.health.is_busy(now)) {
-            self.runs.drain(..).for_each(|done| drop(done.send(())));
+            answer_all(&mut self.runs);
         }
     }
 
@@ -220,6 +223,13 @@ impl<P: Probe> Worker<P> {
         let alias = self.config.alias(self.servers[index].name().as_str())?;
         let plan = Chain::of(&self.config, alias).explain(alias.name.clone(), &self.shared.table.load(), now);
         plan.target().filter(|step| step.detour).map(|step| step.alias.clone())
+    }
+}
+
+fn answer_all(waiting: &mut Vec<oneshot::Sender<()>>) {
+    for done in waiting.drain(..) {
+        // An error says that whoever asked has gone.
+        let _ = done.send(());
     }
 }
 

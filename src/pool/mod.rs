@@ -8,6 +8,8 @@ mod deadpool;
 mod dial;
 mod fault;
 mod frames;
+#[cfg(not(any(feature = "bb8", feature = "deadpool")))]
+mod none;
 mod probe;
 mod server;
 mod session;
@@ -21,6 +23,9 @@ use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
 #[cfg(feature = "deadpool")]
 pub use self::deadpool::{Deadpool, DeadpoolPostgres, Lent};
+pub(crate) use self::dial::Dialed;
+#[cfg(not(any(feature = "bb8", feature = "deadpool")))]
+pub use self::none::NoBackend;
 pub use self::{
     connect::{ConnectFailure, Connected, Connector},
     dial::{Cancel, Dial},

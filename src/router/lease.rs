@@ -4,12 +4,16 @@ use std::{
     fmt,
     ops::{Deref, DerefMut},
     sync::Arc,
+    time::Duration,
 };
+
+use tokio::runtime::Handle;
 
 use crate::{
     config::AliasName,
     health::Generation,
-    pool::{Backend, Server},
+    policy::Fault,
+    pool::{Backend, Server, Standing},
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
@@ -34,6 +38,16 @@ impl<B: Backend> Lease<B> {
     #[must_use]
     pub fn server(&self) -> &AliasName {
         &self.server.name
+    }
+
+    /// Tells the router about an error seen on this connection. If it speaks against the server it asks for a ping, which all
+    /// reports share; that is all it can do. True if it did. Connections that are lost report themselves.
+    pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
+        let asks = Fault::of(error).class().asks_for_ping();
+        if asks {
+            self.server.doubt(self.generation);
+        }
+        asks
     }
 
     /// Whether that server stands in for the one the alias names.
@@ -68,10 +82,30 @@ impl<B: Backend> Drop for Lease<B> {
             self.server.doubt(self.generation);
         }
         let stale = cell.belief().generation() != self.generation;
-        if lost || stale || std::thread::panicking() || !B::is_clean(&connection) {
-            B::discard(connection);
+        if lost || stale || std::thread::panicking() {
+            return B::discard(connection);
+        }
+        match B::standing(&connection) {
+            Standing::Clean | Standing::Unknown => drop(connection),
+            Standing::Busy => settle::<B>(connection),
+            Standing::Dirty => B::discard(connection),
         }
     }
+}
+
+/// How long a connection that came back with something under way may take to finish it: a rollback does, a dropped query that
+/// runs on does not.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Gives a busy connection back once it is clean, or closes it.
+fn settle<B: Backend>(connection: B::Connection) {
+    let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
+    runtime.spawn(async move {
+        match tokio::time::timeout(SETTLE, B::settled(&connection)).await {
+            Ok(Standing::Clean | Standing::Unknown) => drop(connection),
+            Ok(Standing::Busy | Standing::Dirty) | Err(_) => B::discard(connection),
+        }
+    });
 }
 
 impl<B: Backend> fmt::Debug for Lease<B> {

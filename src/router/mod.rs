@@ -11,11 +11,11 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 
+pub use self::{alias::Alias, error::Error, lease::Lease};
 use self::{
     line::Line,
     topology::{Build, Topology},
 };
-pub use self::{alias::Alias, error::Error, lease::Lease};
 use crate::{
     config::Config,
     observe::{Events, Observer},
@@ -45,8 +45,8 @@ struct Inner<B: Backend> {
     topology: ArcSwap<Topology<B>>,
     observer: Observer,
     build: Box<Build<B>>,
-    /// One reload at a time, and none after the end. True when the router is shut down.
-    closed: tokio::sync::Mutex<bool>,
+    /// One reload at a time.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 impl<B: FromSpec> Router<B> {
@@ -89,8 +89,8 @@ impl<B: Backend> Router<B> {
         let (observer, build): (_, Box<Build<B>>) = (Observer::default(), Box::new(build));
         let topology = Topology::start(config, observer.clone(), Arc::<Table>::default(), &build)?;
         topology.monitor.settled().await;
-        let closed = tokio::sync::Mutex::new(false);
-        Ok(Self { inner: Arc::new(Inner { topology: ArcSwap::from_pointee(topology), observer, build, closed }) })
+        let (topology, reloading) = (ArcSwap::from_pointee(topology), tokio::sync::Mutex::new(()));
+        Ok(Self { inner: Arc::new(Inner { topology, observer, build, reloading }) })
     }
 
     /// The alias of this name. Resolve it once and keep it.
@@ -151,16 +151,15 @@ impl<B: Backend> Router<B> {
     ///
     /// A dropped call changes nothing.
     pub async fn reload(&self, config: Config) -> Result<(), Error> {
-        let closed = self.inner.closed.lock().await;
-        if *closed {
+        let _one = self.inner.reloading.lock().await;
+        let old = self.inner.topology.load_full();
+        if old.is_closed() {
             return Err(Error::closed());
         }
-        let old = self.inner.topology.load_full();
         let topology = Topology::start(config, self.inner.observer.clone(), self.table(), &self.inner.build)?;
         topology.monitor.settled().await;
         self.inner.topology.store(Arc::new(topology));
         old.retire();
-        old.monitor.stop();
         Ok(())
     }
 
@@ -170,7 +169,7 @@ impl<B: Backend> Router<B> {
     ///
     /// A dropped call goes on ending, unobserved.
     pub async fn shutdown(&self) {
-        *self.inner.closed.lock().await = true;
+        let _none = self.inner.reloading.lock().await;
         let topology = self.inner.topology.load_full();
         topology.close();
         topology.closed().await;
@@ -180,6 +179,9 @@ impl<B: Backend> Router<B> {
 impl<B: Backend> Inner<B> {
     fn line(&self, name: &str) -> Result<Arc<Line<B>>, Error> {
         let topology = self.topology.load();
+        if topology.is_closed() {
+            return Err(Error::closed());
+        }
         let known = || topology.config.aliases.iter().map(|alias| alias.name.clone()).collect();
         topology.lines.get(name).cloned().ok_or_else(|| Error::unknown_alias(name, known()))
     }

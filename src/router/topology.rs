@@ -3,7 +3,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use tokio::{
@@ -38,7 +41,15 @@ pub(super) struct Topology<B: Backend> {
     pools: Vec<Arc<B>>,
     tenders: Vec<AbortHandle>,
     ended: Mutex<Option<oneshot::Receiver<()>>>,
+    state: AtomicU8,
 }
+
+/// It routes.
+const OPEN: u8 = 0;
+/// A reload has put another in its place.
+const RETIRED: u8 = 1;
+/// It is shut down.
+const CLOSED: u8 = 2;
 
 /// A server while the routes are being built.
 struct Site<'a, B> {
@@ -50,7 +61,12 @@ struct Site<'a, B> {
 
 impl<B: Backend> Topology<B> {
     /// Builds pools and routes and starts the monitor. Connects to nobody yet but for the monitor's pings.
-    pub(super) fn start(config: Config, observer: Observer, before: Arc<Table>, build: &Build<B>) -> Result<Self, Error> {
+    pub(super) fn start(
+        config: Config,
+        observer: Observer,
+        before: Arc<Table>,
+        build: &Build<B>,
+    ) -> Result<Self, Error> {
         let config = Arc::new(config);
         let shared = Shared { table: Arc::default(), bell: Arc::new(Notify::new()), observer };
         let sites = sites(&config, &shared, build)?;
@@ -69,21 +85,32 @@ impl<B: Backend> Topology<B> {
         let pools = tended.iter().map(|(stop, _)| Arc::clone(&stop.pool)).collect();
         let tenders = tended.into_iter().map(|(stop, idle)| tokio::spawn(tend(stop, idle)).abort_handle()).collect();
         let ended = Mutex::new(Some(ended));
-        Ok(Self { config, lines, shared, monitor, servers, pools, tenders, ended })
+        Ok(Self { config, lines, shared, monitor, servers, pools, tenders, ended, state: AtomicU8::new(OPEN) })
     }
 
-    /// Ends its part in routing: handles look for the topology that came after. Leases that are out live on.
+    /// Makes way for the topology that comes after a reload: handles look for that one, and leases that are out live on.
     pub(super) fn retire(&self) {
-        self.servers.iter().for_each(|server| server.cell.retire());
-        self.tenders.iter().for_each(AbortHandle::abort);
-        self.pools.iter().for_each(|pool| pool.close());
+        self.state.store(RETIRED, Ordering::Release);
+        self.stop();
     }
 
     /// Closes every session, lent or not.
     pub(super) fn close(&self) {
-        self.retire();
-        self.monitor.stop();
+        self.state.store(CLOSED, Ordering::Release);
+        self.stop();
         self.servers.iter().for_each(|server| server.close());
+    }
+
+    /// Whether it is shut down.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load(Ordering::Acquire) == CLOSED
+    }
+
+    fn stop(&self) {
+        self.servers.iter().for_each(|server| server.cell.retire());
+        self.monitor.stop();
+        self.tenders.iter().for_each(AbortHandle::abort);
+        self.pools.iter().for_each(|pool| pool.close());
     }
 
     /// Waits until every session is closed and the monitor's thread has ended.
@@ -101,7 +128,9 @@ impl<B: Backend> Topology<B> {
 
 impl<B: Backend> Drop for Topology<B> {
     fn drop(&mut self) {
-        self.close();
+        if self.state.load(Ordering::Acquire) == OPEN {
+            self.close();
+        }
     }
 }
 
@@ -180,10 +209,9 @@ fn start_monitor<B>(
     sites: Vec<Site<'_, B>>,
     before: Arc<Table>,
 ) -> Result<(Monitor, oneshot::Receiver<()>), Error> {
-    let servers: Vec<_> = sites
-        .into_iter()
-        .map(|site| (site.server, Ping::new(site.dial, site.declared.pings.ping_timeout)))
-        .collect();
+    let servers: Vec<_> =
+        sites.into_iter().map(|site| (site.server, Ping::new(site.dial, site.declared.pings.ping_timeout))).collect();
     let (config, shared) = (Arc::clone(config), shared.clone());
-    Monitor::start(move |commands| Worker::new(config, shared, servers, commands).resume(&before)).map_err(Error::thread)
+    Monitor::start(move |commands| Worker::new(config, shared, servers, commands).resume(&before))
+        .map_err(Error::thread)
 }
