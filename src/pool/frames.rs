@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_length_that_cannot_be_one_is_lost_and_a_huge_one_is_waited_for() {
         for length in [[0, 0, 0, 3], [0x80, 0, 0, 0], [0xff; 4]] {
-            let bytes = [&[b'D'], &length[..], b"rest"].concat();
+            let bytes = [b"D", &length[..], b"rest"].concat();
             assert_eq!(after(vec![Step::Received(bytes.clone())]), Seen(STARTED | LOST));
             assert_eq!(after(vec![Step::Sent(bytes)]).0 & LOST, LOST);
         }
