@@ -12,9 +12,9 @@ use std::{
 };
 
 use pgdetour::{
-    config::{AliasKind, Config, Role},
+    config::{AliasKind, AliasName, Config, PoolSettings, Role},
     health::Need,
-    pool::{Connected, Connector, Dial, Server, Standing, Tap},
+    pool::{Connected, Connector, Dial, FromSpec, PoolSpec, Server, Standing, Tap},
     testkit::Cluster,
 };
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
@@ -167,4 +167,37 @@ async fn an_unread_result_keeps_the_connection_busy() -> Tested {
     drop(rows);
     assert_eq!(settled(&tap).await, Standing::Clean);
     Ok(())
+}
+
+/// Connections made at the same time each have a tap of their own, and it is found again after they were idle.
+async fn stand_for_themselves<B: FromSpec>(client: fn(&B::Connection) -> &tokio_postgres::Client) -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let connector = connector(&cluster.primary().url())?;
+    let pool = B::from_spec(PoolSpec::new(AliasName::new("primary")?, connector, &PoolSettings::default()))?;
+    for _ in 0..2 {
+        let (one, two, three) = tokio::try_join!(pool.acquire(), pool.acquire(), pool.acquire())?;
+        for lent in [&one, &two, &three] {
+            client(lent).simple_query("SELECT 1").await?;
+            assert_eq!(timeout(SOON, B::settled(lent)).await?, Standing::Clean);
+        }
+        client(&two).batch_execute("BEGIN").await?;
+        assert_eq!(timeout(SOON, B::settled(&two)).await?, Standing::Dirty);
+        assert_eq!((B::standing(&one), B::standing(&three)), (Standing::Clean, Standing::Clean));
+        client(&two).batch_execute("ROLLBACK").await?;
+        poll_once(pin!(client(&three).simple_query("SELECT 1")));
+        assert_eq!((B::standing(&one), B::standing(&three)), (Standing::Clean, Standing::Busy));
+    }
+    Ok(())
+}
+
+#[cfg(feature = "deadpool")]
+#[tokio::test]
+async fn connections_of_deadpool_stand_for_themselves() -> Tested {
+    stand_for_themselves::<pgdetour::pool::DeadpoolPostgres>(|lent| lent).await
+}
+
+#[cfg(feature = "bb8")]
+#[tokio::test]
+async fn connections_of_bb8_stand_for_themselves() -> Tested {
+    stand_for_themselves::<pgdetour::pool::Bb8Postgres>(|lent| lent).await
 }

@@ -34,7 +34,7 @@ pub use self::{
     tap::{Ending, Standing, Tap},
     tls::TlsError,
 };
-use crate::config::AliasName;
+use crate::config::{AliasName, PoolSettings};
 
 /// One pool of connections to one server. Implement this to put the router over a pool of your own.
 ///
@@ -119,6 +119,15 @@ pub struct PoolSpec {
     pub connect_timeout: Duration,
     /// How long the router waits for this pool at most: a bound for pools that insist on one.
     pub acquire_timeout: Duration,
+}
+
+impl PoolSpec {
+    /// A pool for `alias` over `connector`, sized and bounded as `settings` say.
+    #[must_use]
+    pub fn new(alias: AliasName, connector: Connector, settings: &PoolSettings) -> Self {
+        let &PoolSettings { max_size, connect_timeout, acquire_timeout, .. } = settings;
+        Self { alias, connector, max_size, connect_timeout, acquire_timeout }
+    }
 }
 
 /// How full a pool is.

@@ -226,7 +226,6 @@ pub(crate) struct Tapped<S> {
 
 impl<S> Tapped<S> {
     /// The stream below.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "only TLS has something to tell"))]
     pub(super) fn stream(&self) -> &S {
         &self.stream
     }
