@@ -19,6 +19,14 @@ pub enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Generation(pub(crate) u32);
 
+impl Generation {
+    /// The one after this.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 /// A snapshot of one server, in one word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Belief(u64);
