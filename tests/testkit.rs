@@ -73,8 +73,10 @@ async fn a_killed_server_is_gone_and_comes_back_on_its_port() -> Tested {
 async fn a_server_whose_postmaster_alone_was_killed_starts_again() -> Tested {
     let cluster = Cluster::start(0).await?;
     let server = cluster.primary();
+    let client = server.connect().await?;
     server.kill_postmaster().await?;
     assert!(refuses(server));
+    ended(&client).await;
     server.start().await?;
     assert_eq!(number(&server.connect().await?, "SELECT 9").await.unwrap(), 9);
     Ok(())
