@@ -31,6 +31,7 @@ impl Monitor {
         let (commands, orders) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
         thread::Builder::new().name("pgdetour-monitor".to_owned()).spawn(move || {
+            let _alarm = Alarm;
             runtime.block_on(async { build(orders).run().await });
             // A name lookup that hangs must not hold up the end of the program.
             runtime.shutdown_timeout(Duration::from_millis(100));
@@ -60,6 +61,17 @@ impl Monitor {
         if self.commands.send(command(done)).is_ok() {
             // An error says that the worker has ended: there is nothing to wait for.
             let _ = answer.await;
+        }
+    }
+}
+
+/// Speaks up if the monitor's thread panics: from then on nothing would be believed anew, and nobody would know.
+struct Alarm;
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(target: "pgdetour", event = "monitor_failed", "the monitor has panicked: restart this process");
         }
     }
 }

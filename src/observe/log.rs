@@ -1,6 +1,14 @@
 //! Events as `tracing` records. The names and fields here are an interface: people alert on them.
 
 use super::event::{Event, EventKind};
+use crate::config::Mistake;
+
+/// Writes what a configuration probably does not mean.
+pub(crate) fn warn(warnings: &[Mistake]) {
+    for warning in warnings {
+        tracing::warn!(target: "pgdetour", event = "config_warning", "{warning}");
+    }
+}
 
 /// Writes one event to the log: an outage at ERROR, its end at INFO.
 pub(super) fn record(event: &Event) {

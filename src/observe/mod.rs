@@ -6,6 +6,7 @@ mod log;
 use tokio::sync::broadcast;
 
 pub use self::event::{Event, EventKind};
+pub(crate) use self::log::warn;
 
 /// Events kept for a receiver that is slow.
 const BACKLOG: usize = 256;

@@ -35,8 +35,12 @@ impl<B: Backend> Alias<B> {
     ///
     /// This is the routing decision alone: a few atomic loads.
     #[must_use]
-    pub fn target(&self) -> Option<&AliasName> {
-        self.line.route.choose().map(|choice| &choice.candidate.server.name)
+    pub fn target(&self) -> Option<AliasName> {
+        let of = |line: &Line<B>| line.route.choose().map(|choice| choice.candidate.server.name.clone());
+        if self.line.is_retired() {
+            return self.router.line(self.line.name.as_str()).ok().and_then(|line| of(&line));
+        }
+        of(&self.line)
     }
 
     /// Where a request would go now, and why.
@@ -51,7 +55,8 @@ impl<B: Backend> Alias<B> {
     /// [`Lease::report`] is more exact where the lease is at hand. Connections that are lost report themselves.
     pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         let asks = Fault::of(error).class().asks_for_ping();
-        if asks && let Some(choice) = self.line.route.choose() {
+        let Ok(line) = self.router.line(self.line.name.as_str()) else { return false };
+        if asks && let Some(choice) = line.route.choose() {
             let server = &choice.candidate.server;
             server.doubt(server.cell.belief().generation());
         }

@@ -30,6 +30,8 @@ pub(super) struct Line<B> {
     pub(super) chain: Chain,
     pub(super) route: Route<Stop<B>>,
     pub(super) acquire_timeout: Duration,
+    /// Connections that each of its detours keeps open.
+    pub(super) min_idle: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
 }
 
@@ -40,9 +42,15 @@ pub(super) struct Stop<B> {
     pub(super) pool: Arc<B>,
 }
 
+impl<B> Stop<B> {
+    pub(super) fn new(server: &Arc<Server>, pool: &Arc<B>) -> Self {
+        Self { server: Arc::clone(server), pool: Arc::clone(pool) }
+    }
+}
+
 impl<B> Clone for Stop<B> {
     fn clone(&self) -> Self {
-        Self { server: Arc::clone(&self.server), pool: Arc::clone(&self.pool) }
+        Self::new(&self.server, &self.pool)
     }
 }
 

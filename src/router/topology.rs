@@ -18,12 +18,12 @@ use tokio::{
 use super::{
     error::Error,
     line::{Line, Stop},
-    tend::tend,
+    tend::{tend_detour, tend_own},
 };
 use crate::{
     config::{AliasConfig, AliasKind, AliasName, Balance, Config, PoolSettings, ServerConfig},
     monitor::{Monitor, Ping, Shared, Worker},
-    observe::Observer,
+    observe::{self, Observer},
     plan::{Chain, Route, Table},
     pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server},
 };
@@ -67,25 +67,24 @@ impl<B: Backend> Topology<B> {
         before: Arc<Table>,
         build: &Build<B>,
     ) -> Result<Self, Error> {
+        observe::warn(&config.warnings);
         let config = Arc::new(config);
         let shared = Shared { table: Arc::default(), bell: Arc::new(Notify::new()), observer };
         let sites = sites(&config, &shared, build)?;
-        let mut tended: Vec<(Stop<B>, usize)> = Vec::new();
-        for site in &sites {
-            tended.push((Stop { server: Arc::clone(&site.server), pool: Arc::clone(&site.own) }, 0));
-        }
         let mut lines = HashMap::new();
         for alias in &config.aliases {
-            let line = line(alias, &config, &sites, &shared, build)?;
-            tended.extend(line.route.failover().iter().map(|stop| (stop.clone(), alias.pool.min_idle)));
-            lines.insert(alias.name.clone(), Arc::new(line));
+            lines.insert(alias.name.clone(), Arc::new(line(alias, &config, &sites, &shared, build)?));
         }
-        let servers = sites.iter().map(|site| Arc::clone(&site.server)).collect();
+        let own: Vec<_> = sites.iter().map(|site| Stop::new(&site.server, &site.own)).collect();
         let (monitor, ended) = start_monitor(&config, &shared, sites, before)?;
-        let pools = tended.iter().map(|(stop, _)| Arc::clone(&stop.pool)).collect();
-        let tenders = tended.into_iter().map(|(stop, idle)| tokio::spawn(tend(stop, idle)).abort_handle()).collect();
-        let ended = Mutex::new(Some(ended));
-        Ok(Self { config, lines, shared, monitor, servers, pools, tenders, ended, state: AtomicU8::new(OPEN) })
+        let detours = || lines.values().flat_map(|line| line.route.failover());
+        let pools = own.iter().chain(detours()).map(|stop| Arc::clone(&stop.pool)).collect();
+        let servers = own.iter().map(|stop| Arc::clone(&stop.server)).collect();
+        // Nothing fails from here on, so no task is left behind.
+        let tenders = own.into_iter().map(tend_own).map(|tender| tokio::spawn(tender).abort_handle());
+        let tenders = tenders.chain(lines.values().flat_map(|line| tend_detours(line))).collect();
+        let (ended, state) = (Mutex::new(Some(ended)), AtomicU8::new(OPEN));
+        Ok(Self { config, lines, shared, monitor, servers, pools, tenders, ended, state })
     }
 
     /// Makes way for the topology that comes after a reload: handles look for that one, and leases that are out live on.
@@ -185,10 +184,10 @@ fn line<B: Backend>(
         names.iter().filter_map(|name| sites.iter().find(|site| site.server.name == *name)).collect()
     };
     let own = named(&chain.own).into_iter();
-    let own = own.map(|site| Stop { server: Arc::clone(&site.server), pool: Arc::clone(&site.own) });
+    let own = own.map(|site| Stop::new(&site.server, &site.own));
     let failover = named(&chain.failover).into_iter().map(|site| {
         let pool = pool(alias, &site.server, &site.dial, alias.pool.detour_size, build)?;
-        Ok(Stop { server: Arc::clone(&site.server), pool })
+        Ok(Stop::new(&site.server, &pool))
     });
     let balance = match alias.kind {
         AliasKind::Server(_) => Balance::default(),
@@ -199,8 +198,16 @@ fn line<B: Backend>(
         route: Route::new(chain.need, own.collect(), failover.collect::<Result<_, Error>>()?, balance),
         chain,
         acquire_timeout: alias.pool.acquire_timeout,
+        min_idle: alias.pool.min_idle,
         table: Arc::clone(&shared.table),
     })
+}
+
+/// Starts the upkeep of a line's detours.
+fn tend_detours<B: Backend>(line: &Line<B>) -> Vec<AbortHandle> {
+    let relieved: Vec<_> = line.route.own().iter().map(|stop| Arc::clone(&stop.server)).collect();
+    let tenders = line.route.failover().iter().map(|stop| tend_detour(stop.clone(), line.min_idle, relieved.clone()));
+    tenders.map(|tender| tokio::spawn(tender).abort_handle()).collect()
 }
 
 fn start_monitor<B>(
