@@ -2,11 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Inner, error::Error, lease::Lease, line::Line};
+use super::{DefaultBackend, Inner, error::Error, lease::Lease, line::Line};
 use crate::{config::AliasName, plan::Plan, policy::Fault, pool::Backend};
 
 /// A handle to one alias of a router. Resolved once; cloning is cheap, and each clone keeps the router running.
-pub struct Alias<B: Backend> {
+pub struct Alias<B: Backend = DefaultBackend> {
     pub(super) line: Arc<Line<B>>,
     pub(super) router: Arc<Inner<B>>,
 }

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
+use super::DefaultBackend;
 use crate::{
     config::AliasName,
     health::Generation,
@@ -20,7 +21,7 @@ use crate::{
 ///
 /// Dropping it gives the connection back, unless it is closed or dirty, its server has been down in between, or the thread is
 /// panicking: then the connection is closed.
-pub struct Lease<B: Backend> {
+pub struct Lease<B: Backend = DefaultBackend> {
     /// There until `drop`.
     connection: Option<B::Connection>,
     server: Arc<Server>,
