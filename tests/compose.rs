@@ -4,10 +4,22 @@
 
 #[path = "compose/pair.rs"]
 mod pair;
+#[path = "compose/reads.rs"]
+mod reads;
 
-use pgdetour::config::Config;
+use std::time::Duration;
 
-use self::pair::{Pair, until};
+use pgdetour::{
+    Router,
+    config::Config,
+    observe::{EventKind, Events},
+};
+use tokio::time::timeout;
+
+use self::{
+    pair::{Pair, until},
+    reads::Reads,
+};
 
 const EXAMPLE: &str = include_str!("../examples/compose.toml");
 
@@ -17,7 +29,7 @@ fn the_example_is_a_valid_configuration_for_the_ports_and_password_of_the_compos
     let config = Config::from_toml(EXAMPLE).expect("examples/compose.toml is valid");
     for (alias, variable) in [("primary", "PRIMARY_PORT"), ("replica", "REPLICA_PORT")] {
         let address = address(&config, alias);
-        let port = address.strip_prefix("127.0.0.1:").and_then(|rest| rest.strip_suffix("/app")).expect(&address);
+        let port = address.strip_prefix("127.0.0.1:").expect(&address);
         assert!(compose.contains(&format!("127.0.0.1:${{{variable}:-{port}}}:5432")), "{alias} is not at {address}");
     }
     assert!(compose.contains("DEMO_PASSWORD:-public-demo-password}") && EXAMPLE.contains(":public-demo-password@"));
@@ -26,8 +38,8 @@ fn the_example_is_a_valid_configuration_for_the_ports_and_password_of_the_compos
 #[test]
 fn the_environment_moves_the_example_to_other_ports() {
     let config = configuration(1, 2);
-    assert_eq!(address(&config, "primary"), "127.0.0.1:1/app");
-    assert_eq!(address(&config, "replica"), "127.0.0.1:2/app");
+    assert_eq!(address(&config, "primary"), "127.0.0.1:1");
+    assert_eq!(address(&config, "replica"), "127.0.0.1:2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,9 +49,12 @@ async fn the_compose_pair_keeps_its_promises() {
             Ok(pair) => pair,
             Err(why) => return eprintln!("skipped, no pair can run here: {why}"),
         };
-        for fault in [Fault::Killed, Fault::Stopped, Fault::Paused, Fault::Disconnected] {
-            the_replica_comes_back_by_itself(&pair, fault).await;
+        let router: Router =
+            Router::start(configuration(pair.primary_port, pair.replica_port)).await.expect("it starts");
+        for fault in [Fault::Killed, Fault::Stopped, Fault::Paused, Fault::Disconnected, Fault::Restarted] {
+            reads_go_on_at_the_primary_and_come_back(&pair, &router, fault).await;
         }
+        router.shutdown().await;
         a_promoted_replica_copies_the_primary_again_when_it_is_restarted(&pair).await;
         a_replica_copies_the_primary_again_when_that_is_another_system(&pair).await;
     };
@@ -57,6 +72,7 @@ enum Fault {
     Stopped,
     Paused,
     Disconnected,
+    Restarted,
 }
 
 impl Fault {
@@ -66,6 +82,7 @@ impl Fault {
             Self::Stopped => pair.compose(&["stop", "replica"]).await,
             Self::Paused => pair.compose(&["pause", "replica"]).await,
             Self::Disconnected => pair.disconnect_replica().await,
+            Self::Restarted => pair.compose(&["restart", "replica"]).await,
         }
     }
 
@@ -74,15 +91,37 @@ impl Fault {
             Self::Killed | Self::Stopped => pair.compose(&["start", "replica"]).await,
             Self::Paused => pair.compose(&["unpause", "replica"]).await,
             Self::Disconnected => pair.connect_replica().await,
+            Self::Restarted => {}
         }
     }
 }
 
-async fn the_replica_comes_back_by_itself(pair: &Pair, fault: Fault) {
+async fn reads_go_on_at_the_primary_and_come_back(pair: &Pair, router: &Router, fault: Fault) {
+    let mut events = router.events();
+    let mut reads = Reads::through(router.alias("replica").expect("the example has it"));
+    reads.on_the_replica().await;
+    let before = reads.seen().detoured;
+
     fault.inject(pair).await;
-    assert_eq!(Pair::is_replica(pair.replica_port).await, None, "a replica that is {fault:?} does not answer");
+    reads.detoured_since(before, 20).await;
     fault.heal(pair).await;
-    until("the replica answers again", || async { Pair::is_replica(pair.replica_port).await == Some(true) }).await;
+    reads.on_the_replica().await;
+
+    assert_eq!(reads.seen().failed, Vec::<String>::new(), "reads that failed twice while the replica was {fault:?}");
+    assert_eq!(outage(&mut events).await, ["outage_opened", "outage_closed"], "of a replica that was {fault:?}");
+}
+
+/// What was told of the replica's one outage, from its opening to its closing.
+async fn outage(events: &mut Events) -> Vec<&'static str> {
+    let mut told = Vec::new();
+    while told.last() != Some(&"outage_closed") {
+        let event =
+            timeout(Duration::from_secs(10), events.next()).await.expect("the outage closes").expect("the router runs");
+        if event.alias.as_str() == "replica" && !matches!(event.kind, EventKind::OutageOngoing { .. }) {
+            told.push(event.kind.name());
+        }
+    }
+    told
 }
 
 async fn a_promoted_replica_copies_the_primary_again_when_it_is_restarted(pair: &Pair) {

@@ -122,7 +122,7 @@ impl Pair {
             .env("POSTGRES_IMAGE", &self.image)
             .env("PRIMARY_PORT", self.primary_port.to_string())
             .env("REPLICA_PORT", self.replica_port.to_string())
-            .env_remove("DEMO_PASSWORD")
+            .env("DEMO_PASSWORD", "public-demo-password")
             .stdin(Stdio::null());
         command
     }
