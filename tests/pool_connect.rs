@@ -201,3 +201,26 @@ async fn connections_of_deadpool_stand_for_themselves() -> Tested {
 async fn connections_of_bb8_stand_for_themselves() -> Tested {
     stand_for_themselves::<pgdetour::pool::Bb8Postgres>(|lent| lent).await
 }
+
+#[tokio::test]
+async fn a_unix_socket_is_tapped_and_cancelled_like_any_other() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let primary = cluster.primary();
+    let host = primary.socket_dir().display().to_string().replace('/', "%2F");
+    let connector = connector(&format!("postgres://postgres@{host}:{}/postgres", primary.port()))?;
+    let Connected { client, tap, .. } = connector.connect_tapped().await?;
+    client.batch_execute("BEGIN").await?;
+    assert_eq!(settled(&tap).await, Standing::Dirty);
+    client.batch_execute("ROLLBACK").await?;
+    assert_eq!(settled(&tap).await, Standing::Clean);
+    poll_once(pin!(client.simple_query("SELECT pg_sleep(600)")));
+    // A request that overtakes the statement finds nothing to cancel.
+    let cancelled = async {
+        while timeout(Duration::from_millis(100), tap.settled()).await.is_err() {
+            connector.cancel(&client).cancel().await?;
+        }
+        Ok::<_, tokio_postgres::Error>(())
+    };
+    timeout(SOON, cancelled).await??;
+    Ok(())
+}

@@ -1,10 +1,19 @@
 //! How is one server reached? Target in, connection out, with every byte passing the tap and one deadline around all of it.
 
 use std::{convert::Infallible, fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+#[cfg(unix)]
+use std::{
+    future::{Ready, ready},
+    path::PathBuf,
+};
 
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tokio::time::timeout;
+#[cfg(unix)]
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{
-    CancelToken, Client, Connection, Error, Socket,
+    CancelToken, Client, Error, Socket,
     config::{Host, SslMode, SslNegotiation},
     tls::{MakeTlsConnect, TlsConnect},
 };
@@ -13,6 +22,7 @@ use super::{
     connect::ConnectFailure,
     tap::{Tap, Tapped},
     tls::{Secured, Security, TlsError},
+    wire::Wire,
 };
 use crate::config::{Target, Tls};
 
@@ -25,11 +35,10 @@ pub struct Dial {
 struct Inner {
     postgres: tokio_postgres::Config,
     security: Security,
+    #[cfg(unix)]
+    local: Option<Local>,
     address: String,
 }
-
-/// The driver's connection as we drive it.
-pub(crate) type Wire = Connection<Socket, Tapped<Secured>>;
 
 /// A connection that was just made; `wire` has to be driven for anything to happen.
 pub(crate) struct Dialed {
@@ -48,7 +57,7 @@ impl Dial {
     pub fn new(target: &Target) -> Result<Self, TlsError> {
         let mut postgres = target.postgres.clone();
         name_bare_addresses(&mut postgres);
-        let local = postgres.get_hosts().iter().filter(|host| matches!(host, Host::Unix(_))).count();
+        let local = postgres.get_hosts().iter().filter(|host| is_local(host)).count();
         let security = match target.tls {
             // Unix sockets have no TLS: sslmode is ignored for them, as it is by libpq.
             _ if local > 0 && local == postgres.get_hosts().len() => Security::Plain,
@@ -57,18 +66,25 @@ impl Dial {
             ref tls => Security::new(tls, postgres.get_ssl_negotiation() == SslNegotiation::Direct)?,
         };
         if local > 0 {
-            // The driver does no "TLS" without a host name, and so shows us no stream: the tap stays dry.
+            // The driver does no "TLS" without a host name, and so shows us no stream: over what it opens, the tap stays dry.
             postgres.ssl_mode(SslMode::Disable);
+        } else if security.is_plain() {
+            through_the_tap(&mut postgres);
         } else {
             // Never `prefer`: it goes on in plain text when the server says no.
             postgres.ssl_mode(SslMode::Require);
-            if security.is_plain() {
-                // "Direct" TLS sends nothing before the handshake, and ours is none: a way into the driver's stream that
-                // leaves it the address, which `connect_raw` loses and a cancel request needs.
-                postgres.ssl_negotiation(SslNegotiation::Direct);
-            }
         }
-        Ok(Self { inner: Arc::new(Inner { postgres, security, address: target.address() }) })
+        #[cfg(unix)]
+        let local = Local::of(&postgres);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                postgres,
+                security,
+                #[cfg(unix)]
+                local,
+                address: target.address(),
+            }),
+        })
     }
 
     /// Connects, within `within` for DNS, TCP, TLS and login together.
@@ -76,11 +92,13 @@ impl Dial {
     /// # Errors
     ///
     /// The driver's; a missed deadline is one with [`ConnectFailure::TimedOut`] as its cause.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the socket.
     pub(crate) async fn connect(&self, within: Duration) -> Result<Dialed, Error> {
-        let tap = Tap::default();
-        let wrap = Wrap { security: self.inner.security.clone(), tap: tap.clone() };
-        match timeout(within, self.inner.postgres.connect(wrap)).await {
-            Ok(connected) => connected.map(|(client, wire)| Dialed { client, wire, tap }),
+        match timeout(within, self.inner.connect()).await {
+            Ok(connected) => connected,
             Err(_) => Err(ConnectFailure::TimedOut { after: within }.into_driver_error().await),
         }
     }
@@ -88,6 +106,33 @@ impl Dial {
     /// What cancels the statement that runs on a connection made by this dial.
     pub(crate) fn cancel(&self, client: &Client, within: Duration) -> Cancel {
         Cancel { token: client.cancel_token(), dial: self.clone(), within }
+    }
+}
+
+impl Inner {
+    async fn connect(&self) -> Result<Dialed, Error> {
+        let tap = Tap::default();
+        #[cfg(unix)]
+        if let Some(local) = &self.local
+            && let Ok(socket) = local.open().await
+        {
+            let (client, connection) = local.postgres.connect_raw(socket, WrapLocal(tap.clone())).await?;
+            return Ok(Dialed { client, wire: Wire::Local(connection), tap });
+        }
+        // Where our own attempt at a Unix socket has failed, the driver says why.
+        let wrap = Wrap { security: self.security.clone(), tap: tap.clone() };
+        let (client, connection) = self.postgres.connect(wrap).await?;
+        Ok(Dialed { client, wire: Wire::Driver(connection), tap })
+    }
+
+    async fn cancel(&self, token: &CancelToken) -> Result<(), Error> {
+        #[cfg(unix)]
+        if let Some(local) = &self.local
+            && let Ok(socket) = local.open().await
+        {
+            return token.cancel_query_raw(socket, WrapLocal(Tap::default())).await;
+        }
+        token.cancel_query(Wrap { security: self.security.clone(), tap: Tap::default() }).await
     }
 }
 
@@ -115,8 +160,7 @@ impl Cancel {
     ///
     /// When the server could not be reached within the connector's `connect_timeout`.
     pub async fn cancel(&self) -> Result<(), Error> {
-        let wrap = Wrap { security: self.dial.inner.security.clone(), tap: Tap::default() };
-        match timeout(self.within, self.token.cancel_query(wrap)).await {
+        match timeout(self.within, self.dial.inner.cancel(&self.token)).await {
             Ok(sent) => sent,
             Err(_) => Err(ConnectFailure::TimedOut { after: self.within }.into_driver_error().await),
         }
@@ -135,6 +179,62 @@ fn name_bare_addresses(postgres: &mut tokio_postgres::Config) {
         for address in postgres.get_hostaddrs().to_vec() {
             postgres.host(address.to_string());
         }
+    }
+}
+
+fn is_local(host: &Host) -> bool {
+    match host {
+        Host::Tcp(_) => false,
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    }
+}
+
+/// "Direct" TLS sends nothing before the handshake, and ours is none: a way into the driver's stream that leaves it the
+/// address, which `connect_raw` loses and a cancel request needs.
+fn through_the_tap(postgres: &mut tokio_postgres::Config) {
+    postgres.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+}
+
+/// The one Unix socket of a server.
+#[cfg(unix)]
+struct Local {
+    path: PathBuf,
+    postgres: tokio_postgres::Config,
+}
+
+#[cfg(unix)]
+impl Local {
+    /// None where the driver has to choose: among several hosts, or by what the server lets its sessions do.
+    fn of(postgres: &tokio_postgres::Config) -> Option<Self> {
+        let [Host::Unix(directory)] = postgres.get_hosts() else { return None };
+        let chosen_by_driver = postgres.get_target_session_attrs() != TargetSessionAttrs::Any;
+        if chosen_by_driver || !postgres.get_hostaddrs().is_empty() {
+            return None;
+        }
+        let port = postgres.get_ports().first().copied().unwrap_or(5432);
+        let mut postgres = postgres.clone();
+        through_the_tap(&mut postgres);
+        Some(Self { path: directory.join(format!(".s.PGSQL.{port}")), postgres })
+    }
+
+    async fn open(&self) -> io::Result<UnixStream> {
+        UnixStream::connect(&self.path).await
+    }
+}
+
+/// Puts the tap on a Unix socket.
+#[cfg(unix)]
+struct WrapLocal(Tap);
+
+#[cfg(unix)]
+impl TlsConnect<UnixStream> for WrapLocal {
+    type Stream = Tapped<Secured>;
+    type Error = Infallible;
+    type Future = Ready<Result<Tapped<Secured>, Infallible>>;
+
+    fn connect(self, socket: UnixStream) -> Self::Future {
+        ready(Ok(self.0.on(Secured::Local(socket))))
     }
 }
 

@@ -16,6 +16,7 @@ mod session;
 mod tap;
 mod tls;
 mod warm;
+mod wire;
 
 use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 

@@ -13,8 +13,8 @@ use tokio_postgres::{AsyncMessage, Error, error::DbError};
 
 use super::{
     Cut, Server,
-    dial::Wire,
     tap::{Ending, Gauge, Tap},
+    wire::Wire,
 };
 use crate::health::Generation;
 

@@ -32,7 +32,7 @@ pub enum Standing {
     Busy,
     /// Inside a transaction that nobody will end, or out of step with the protocol: it must not be lent again.
     Dirty,
-    /// Nothing passes the tap (Unix sockets): ask the server.
+    /// Nothing passes the tap: several hosts of which some are Unix sockets, or a pool of your own. Ask the server.
     Unknown,
 }
 

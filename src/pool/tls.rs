@@ -35,6 +35,9 @@ pub(super) enum Security {
 /// A protected socket, or a plain one where that was asked for.
 pub(crate) enum Secured {
     Plain(Socket),
+    /// The server is on this machine.
+    #[cfg(unix)]
+    Local(tokio::net::UnixStream),
     #[cfg(feature = "tls")]
     Tls(Box<rustls_stream::Rustls>),
 }
@@ -102,6 +105,8 @@ impl TlsStream for Tapped<Secured> {
     fn channel_binding(&self) -> ChannelBinding {
         match self.stream() {
             Secured::Plain(_) => ChannelBinding::none(),
+            #[cfg(unix)]
+            Secured::Local(_) => ChannelBinding::none(),
             #[cfg(feature = "tls")]
             Secured::Tls(stream) => stream.channel_binding(),
         }
@@ -113,6 +118,8 @@ macro_rules! either {
     ($secured:expr, $stream:ident => $call:expr) => {
         match $secured.get_mut() {
             Secured::Plain($stream) => $call,
+            #[cfg(unix)]
+            Secured::Local($stream) => $call,
             #[cfg(feature = "tls")]
             Secured::Tls($stream) => $call,
         }
