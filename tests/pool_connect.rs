@@ -184,8 +184,13 @@ async fn stand_for_themselves<B: FromSpec>(client: fn(&B::Connection) -> &tokio_
         assert_eq!(timeout(SOON, B::settled(&two)).await?, Standing::Dirty);
         assert_eq!((B::standing(&one), B::standing(&three)), (Standing::Clean, Standing::Clean));
         client(&two).batch_execute("ROLLBACK").await?;
-        poll_once(pin!(client(&three).simple_query("SELECT 1")));
+        poll_once(pin!(client(&three).simple_query("SELECT pg_sleep(600)")));
         assert_eq!((B::standing(&one), B::standing(&three)), (Standing::Clean, Standing::Busy));
+        let cancel = B::cancel(&three).expect("a connection of ours can be cancelled");
+        // A request that overtakes the statement finds nothing to cancel.
+        while timeout(Duration::from_millis(100), B::settled(&three)).await.is_err() {
+            cancel.cancel().await?;
+        }
     }
     Ok(())
 }

@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus, Probe,
-    Standing, Tap,
+    AcquireError, AcquireErrorKind, Backend, Cancel, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
+    Probe, Standing, Tap,
 };
 
 /// A `bb8` pool as a back end; `P` tells about its connections.
@@ -110,6 +110,10 @@ where
 
     fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
         P::settled(connection)
+    }
+
+    fn cancel(connection: &Self::Connection) -> Option<Cancel> {
+        P::cancel(connection)
     }
 
     fn discard(mut connection: Self::Connection) {
@@ -281,6 +285,10 @@ impl Probe<Session> for Driver {
 
     async fn settled(session: &Session) -> Standing {
         session.tap.settled().await
+    }
+
+    fn cancel(session: &Session) -> Option<Cancel> {
+        session.tap.cancel()
     }
 }
 

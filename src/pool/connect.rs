@@ -120,6 +120,7 @@ impl Connector {
         };
         match dialed {
             Ok(Dialed { client, wire, tap }) => {
+                tap.keep_cancel(dial.cancel(&client, *connect_timeout));
                 let session = Session::new(Arc::clone(server), generation, wire, &tap);
                 let task = runtime.spawn(session.run(cuts));
                 Ok(Connected { client, task, tap })

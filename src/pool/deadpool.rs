@@ -17,8 +17,8 @@ use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus, Probe,
-    Standing, Tap,
+    AcquireError, AcquireErrorKind, Backend, Cancel, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
+    Probe, Standing, Tap,
 };
 
 /// A `deadpool` pool as a back end; `P` tells about its connections.
@@ -92,6 +92,10 @@ where
                 None => theirs.await,
             }
         }
+    }
+
+    fn cancel(connection: &Self::Connection) -> Option<Cancel> {
+        connection.tap.as_ref().map_or_else(|| P::cancel(&connection.object), Tap::cancel)
     }
 
     fn discard(connection: Self::Connection) {

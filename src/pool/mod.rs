@@ -73,6 +73,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
         std::future::ready(Self::standing(connection))
     }
 
+    /// What cancels the statement that runs on this connection, where that is known. The default knows nothing.
+    fn cancel(_connection: &Self::Connection) -> Option<Cancel> {
+        None
+    }
+
     /// Takes a connection out of its pool for good and closes it.
     fn discard(connection: Self::Connection);
 

@@ -2,7 +2,7 @@
 
 use std::{error::Error, future::Future};
 
-use super::Standing;
+use super::{Cancel, Standing};
 
 /// Tells about connections of type `C`, for a back end that is generic over them.
 ///
@@ -40,6 +40,11 @@ pub trait Probe<C>: 'static {
     /// Waits until nothing is under way any more and says how the connection stands then. Has to be cancel safe.
     fn settled(connection: &C) -> impl Future<Output = Standing> + Send {
         std::future::ready(Self::standing(connection))
+    }
+
+    /// What cancels the statement that runs on this connection, where that is known. By default it is not.
+    fn cancel(_connection: &C) -> Option<Cancel> {
+        None
     }
 }
 

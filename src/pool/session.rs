@@ -16,7 +16,7 @@ use super::{
     tap::{Ending, Gauge, Tap},
     wire::Wire,
 };
-use crate::health::Generation;
+use crate::{health::Generation, policy::Fault};
 
 /// The driving side of one pooled connection.
 pub(super) struct Session {
@@ -52,7 +52,7 @@ impl Session {
             Ok(()) => Ending::new("closed by its owner"),
             Err(None) => Ending::new("cut: the server is believed down"),
             Err(Some(error)) => {
-                if self.accuses_server(&error) {
+                if Fault::of(&error).class().asks_for_ping() {
                     self.server.doubt(generation);
                 }
                 self.last_words(&error)
@@ -93,15 +93,6 @@ impl Session {
         if now != self.in_recovery {
             self.in_recovery = now;
             self.server.doubt(self.generation);
-        }
-    }
-
-    /// Whether this end says something about the server, and not about this session alone.
-    fn accuses_server(&self, error: &Error) -> bool {
-        match error.code() {
-            // idle_session_timeout, database dropped, idle_in_transaction_session_timeout, recovery conflict.
-            Some(state) => !matches!(state.code(), "57P05" | "57P04" | "25P03" | "40001"),
-            None => true,
         }
     }
 

@@ -15,7 +15,10 @@ use tokio::{
     sync::Notify,
 };
 
-use super::frames::{Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED};
+use super::{
+    dial::Cancel,
+    frames::{Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
+};
 
 /// What is known about the state of one connection, without asking the server. Cloning is cheap.
 #[derive(Clone, Default)]
@@ -55,6 +58,7 @@ struct Shared {
     watched: AtomicBool,
     settled: Notify,
     ending: OnceLock<Ending>,
+    cancel: OnceLock<Cancel>,
 }
 
 /// The driver was given something to do and has not looked at it yet.
@@ -114,6 +118,18 @@ impl Tap {
     #[must_use]
     pub fn ending(&self) -> Option<&Ending> {
         self.shared.ending.get()
+    }
+
+    /// What cancels the statement that runs on this connection.
+    #[must_use]
+    pub fn cancel(&self) -> Option<Cancel> {
+        self.shared.cancel.get().cloned()
+    }
+
+    /// Keeps what cancels a statement on this connection.
+    pub(super) fn keep_cancel(&self, cancel: Cancel) {
+        // Nobody else sets it.
+        let _ = self.shared.cancel.set(cancel);
     }
 
     /// Whether the connection itself is gone and only this is left of it.

@@ -14,7 +14,7 @@ use crate::{
     config::AliasName,
     health::Generation,
     policy::Fault,
-    pool::{Backend, Server, Standing},
+    pool::{Backend, Cancel, Server, Standing},
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
@@ -49,6 +49,13 @@ impl<B: Backend> Lease<B> {
             self.server.doubt(self.generation);
         }
         asks
+    }
+
+    /// What cancels the statement that runs on this connection, from another task: use it in place of the driver's own
+    /// `cancel_token()`, which does not know how this connection was made. None for a pool of your own that cannot tell.
+    #[must_use]
+    pub fn cancel_token(&self) -> Option<Cancel> {
+        B::cancel(self)
     }
 
     /// Whether that server stands in for the one the alias names.
