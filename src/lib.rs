@@ -17,3 +17,8 @@ pub use self::{
     observe::{Event, EventKind},
     router::{Alias, Error, Lease, Router},
 };
+
+/// The README's examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
