@@ -1,0 +1,52 @@
+//! What a router has told so far, and the wait for what it tells next.
+
+use std::{error::Error, future::ready};
+
+use pgdetour::{Event, EventKind, Router, observe::Events, pool::Backend};
+
+use super::soon;
+
+/// The events of one router, in order.
+pub(crate) struct Story {
+    events: Events,
+    told: Vec<Event>,
+}
+
+impl Story {
+    pub(crate) fn of<B: Backend>(router: &Router<B>) -> Self {
+        Self { events: router.events(), told: Vec::new() }
+    }
+
+    /// Waits for the next event of this name about the server of this alias.
+    pub(crate) async fn until(&mut self, alias: &str, name: &str) -> Result<EventKind, Box<dyn Error>> {
+        let told = async {
+            while let Some(event) = self.events.next().await {
+                self.told.push(event.clone());
+                if event.alias.as_str() == alias && event.kind.name() == name {
+                    return Some(event.kind);
+                }
+            }
+            None
+        };
+        match soon(name, told).await {
+            Ok(Some(kind)) => Ok(kind),
+            Ok(None) => Err(format!("the router ended before it told {name} of {alias}: {:?}", self.told).into()),
+            Err(late) => Err(format!("{late}, of {alias}; told were {:?}", self.told).into()),
+        }
+    }
+
+    /// The names of all that was told so far about the server of this alias.
+    pub(crate) async fn so_far(&mut self, alias: &str) -> Vec<&'static str> {
+        loop {
+            tokio::select! {
+                biased;
+                event = self.events.next() => match event {
+                    Some(event) => self.told.push(event),
+                    None => break,
+                },
+                () = ready(()) => break,
+            }
+        }
+        self.told.iter().filter(|event| event.alias.as_str() == alias).map(|event| event.kind.name()).collect()
+    }
+}

@@ -1,0 +1,7 @@
+//! The router on real PostgreSQL pairs: what every fault does to reads, beliefs and events. Each test is a claim.
+
+#![cfg(all(feature = "deadpool", feature = "bb8", feature = "testkit"))]
+
+mod harness;
+mod outage;
+mod session;
