@@ -7,12 +7,12 @@ use std::{
 };
 
 use pgdetour::{
-    config::{AliasKind, AliasName, Balance, Config, Role},
+    config::{AliasConfig, AliasKind, AliasName, Balance, Config, Role},
     health::{
-        Action, Belief, Cause, Cell, Change, Facts, Finding, Generation, Health, Need, Order, Over, PingId, Signal,
-        SystemId, Timeline,
+        Action, Belief, Cause, Cell, Change, Facts, Finding, Generation, Health, Order, Over, PingId, Signal, SystemId,
+        Timeline,
     },
-    plan::{Candidate, Judge, Known, Plan, Reason, Route, Step, Table},
+    plan::{Candidate, Chain, Judge, Known, Route, Table},
 };
 use serde::Deserialize;
 
@@ -70,6 +70,7 @@ impl Candidate for Place {
 /// Everything of one scenario.
 #[derive(Debug)]
 pub(super) struct World {
+    config: Config,
     base: Instant,
     pub(super) now: Instant,
     pub(super) servers: Vec<Server>,
@@ -84,10 +85,10 @@ impl World {
     pub(super) fn new(config: &Config, base: Instant) -> Self {
         let servers: Vec<Server> =
             config.aliases.iter().filter_map(|alias| server(config, &alias.name, base)).collect();
-        let routes = config.aliases.iter().map(|alias| (alias.name.clone(), route(config, &alias.name, &servers)));
+        let routes = config.aliases.iter().map(|alias| (alias.name.clone(), route(config, alias, &servers)));
         let routes = routes.collect();
         let (judge, table) = (Judge::new(config), Table::default());
-        Self { base, now: base, servers, routes, judge, table, told: Vec::new() }
+        Self { config: config.clone(), base, now: base, servers, routes, judge, table, told: Vec::new() }
     }
 
     /// How long ago the scenario began.
@@ -179,17 +180,8 @@ impl World {
 
     /// Where requests for an alias go, with the reasons, as text.
     pub(super) fn explain(&self, alias: &str) -> String {
-        let route = self.route(alias);
-        let step = |place: &Place, detour: bool| {
-            let entry = self.table.get(&place.name).expect("the table holds every server");
-            let lasting = entry.known.outage.as_ref().map_or(Duration::ZERO, |(since, _)| self.now - *since);
-            let need = if detour { Need::Reads } else { route.need() };
-            let reason = Reason::of(entry, need, lasting);
-            Step { alias: place.name.clone(), address: entry.known.address.clone(), detour, reason }
-        };
-        let own = route.own().iter().map(|place| step(place, false));
-        let steps = own.chain(route.failover().iter().map(|place| step(place, true))).collect();
-        Plan { alias: AliasName::new(alias).expect("it is a name"), steps }.to_string()
+        let declared = self.config.alias(alias).unwrap_or_else(|| panic!("the scenario declares no alias {alias}"));
+        Chain::of(&self.config, declared).explain(declared.name.clone(), &self.table, self.now).to_string()
     }
 
     fn route(&self, alias: &str) -> &Route<Place> {
@@ -243,22 +235,18 @@ fn server(config: &Config, name: &AliasName, base: Instant) -> Option<Server> {
     })
 }
 
-/// An alias that is declared a primary has to take writes; a group and a replica answer reads.
-fn route(config: &Config, name: &AliasName, servers: &[Server]) -> Route<Place> {
-    let alias = config.alias(name.as_str()).expect("it is declared");
+fn route(config: &Config, alias: &AliasConfig, servers: &[Server]) -> Route<Place> {
     let place = |name: &AliasName| {
         let server = servers.iter().find(|server| server.name == *name).expect("a place is a server");
         Place { name: name.clone(), cell: Arc::clone(&server.cell) }
     };
-    let (need, own, balance) = match &alias.kind {
-        AliasKind::Server(server) if server.role == Role::Primary => {
-            (Need::Writes, vec![place(name)], Balance::default())
-        }
-        AliasKind::Server(_) => (Need::Reads, vec![place(name)], Balance::default()),
-        AliasKind::Group { members, balance } => (Need::Reads, members.iter().map(place).collect(), *balance),
-        other => panic!("a scenario cannot play {other:?} yet"),
+    let balance = match &alias.kind {
+        AliasKind::Group { balance, .. } => *balance,
+        _ => Balance::default(),
     };
-    Route::new(need, own, alias.failover.iter().map(place).collect(), balance)
+    let chain = Chain::of(config, alias);
+    let (own, failover) = (chain.own.iter().map(place).collect(), chain.failover.iter().map(place).collect());
+    Route::new(chain.need, own, failover, balance)
 }
 
 /// How a scenario spells a change. The first facts of a server are no news.
