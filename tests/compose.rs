@@ -13,6 +13,7 @@ use pgdetour::{
     Router,
     config::Config,
     observe::{EventKind, Events},
+    plan::Reason,
 };
 use tokio::time::timeout;
 
@@ -104,11 +105,21 @@ async fn reads_go_on_at_the_primary_and_come_back(pair: &Pair, router: &Router, 
 
     fault.inject(pair).await;
     reads.detoured_since(before, 20).await;
+    if !matches!(fault, Fault::Restarted) {
+        until("the router explains the detour", || async { explains_the_detour(router) }).await;
+    }
     fault.heal(pair).await;
     reads.on_the_replica().await;
 
     assert_eq!(reads.seen().failed, Vec::<String>::new(), "reads that failed twice while the replica was {fault:?}");
     assert_eq!(outage(&mut events).await, ["outage_opened", "outage_closed"], "of a replica that was {fault:?}");
+}
+
+/// Whether reads go to the primary because the replica is known to be down.
+fn explains_the_detour(router: &Router) -> bool {
+    let plan = router.explain("replica").expect("the example has it");
+    let [replica, primary] = plan.steps.as_slice() else { panic!("a replica and its failover: {plan}") };
+    matches!(replica.reason, Reason::Down { .. }) && !replica.detour && primary.reason.is_usable() && primary.detour
 }
 
 /// What was told of the replica's one outage, from its opening to its closing.
