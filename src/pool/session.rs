@@ -228,6 +228,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_a_connection_to_settle_learns_that_its_session_was_aborted() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { client, task, tap }, _socket) = fake.login().await;
+        let query = tokio::spawn(async move { client.simple_query("SELECT 1").await });
+        let settled = tokio::spawn(async move { tap.settled().await });
+        tokio::task::yield_now().await;
+        task.abort();
+        assert_eq!(timeout(SOON, settled).await.unwrap().unwrap(), Standing::Dirty);
+        assert!(timeout(SOON, query).await.unwrap().unwrap().is_err());
+    }
+
+    #[tokio::test]
     async fn what_the_server_announced_before_it_hung_up_is_the_cause() {
         let fake = Fake::start(SOON).await;
         let (Connected { task, tap, client: _client }, mut socket) = fake.login().await;

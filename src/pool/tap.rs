@@ -194,13 +194,10 @@ impl Gauge {
         Seen(self.known).parameters()
     }
 
-    /// Writes down how the session ended; from now on the connection is dirty.
+    /// Writes down how the session ended.
     pub(super) fn end(self, ending: Ending) {
-        let shared = &self.tap.shared;
         // Nobody else sets it.
-        let _ = shared.ending.set(ending);
-        shared.word.fetch_or(LOST, Ordering::SeqCst);
-        shared.settled.notify_waiters();
+        let _ = self.tap.shared.ending.set(ending);
     }
 
     fn waker(&mut self, task: &Waker) -> Waker {
@@ -212,6 +209,14 @@ impl Gauge {
                 ours
             }
         }
+    }
+}
+
+/// Ended or aborted, a session leaves a connection that is of no more use.
+impl Drop for Gauge {
+    fn drop(&mut self) {
+        self.tap.shared.word.fetch_or(LOST, Ordering::SeqCst);
+        self.tap.shared.settled.notify_waiters();
     }
 }
 
