@@ -6,6 +6,7 @@ use crate::{
     config::{AliasName, ConfigError},
     health::Cause,
     plan::Plan,
+    policy::Class,
     pool::{AcquireError, PoolStatus, Server},
 };
 
@@ -28,17 +29,18 @@ enum Kind {
 pub(super) struct Refusal {
     server: AliasName,
     cause: Cause,
+    class: Class,
     source: Option<AcquireError>,
 }
 
 impl Refusal {
-    pub(super) fn new(server: &Server, error: AcquireError) -> Self {
-        Self { server: server.name.clone(), cause: Cause::of(&error), source: Some(error) }
+    pub(super) fn new(server: &Server, class: Class, error: AcquireError) -> Self {
+        Self { server: server.name.clone(), cause: Cause::of(&error), class, source: Some(error) }
     }
 
     pub(super) fn went_down(server: &Server) -> Self {
         let cause = Cause::new("went down while the request waited for a connection");
-        Self { server: server.name.clone(), cause, source: None }
+        Self { server: server.name.clone(), cause, class: Class::Hard, source: None }
     }
 }
 
@@ -69,16 +71,21 @@ impl Error {
         Self(Box::new(Kind::UnknownAlias { name: name.to_owned(), known, nearest }))
     }
 
-    /// Whether the request found a server but no free connection in time. Nothing was sent. Shed load, or try again later.
+    /// Whether servers are up but have no room: no connection came free in time, or too many are open there. Nothing was sent.
+    /// Shed load, or try again later.
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
-        matches!(*self.0, Kind::Overloaded { .. })
+        match &*self.0 {
+            Kind::Overloaded { .. } => true,
+            Kind::Unavailable { refusals, .. } => refusals.iter().any(|refusal| refusal.class == Class::Overload),
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } | Kind::Closed => false,
+        }
     }
 
     /// Whether no server of the alias's plan is usable. Nothing was sent.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(*self.0, Kind::Unavailable { .. })
+        matches!(*self.0, Kind::Unavailable { .. }) && !self.is_overloaded()
     }
 
     /// Whether the router has been shut down.
@@ -120,7 +127,7 @@ impl fmt::Display for Error {
                 }
             }
             Kind::Unavailable { plan, refusals } => {
-                write!(f, "no usable server: {plan}")?;
+                write!(f, "no server gave a connection: {plan}")?;
                 refusals.iter().try_for_each(|refusal| write!(f, "\n  tried {}: {}", refusal.server, refusal.cause))
             }
             Kind::Overloaded { alias, server, status, waited } => write!(

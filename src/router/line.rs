@@ -130,7 +130,7 @@ impl<B: Backend> Line<B> {
     /// Waits for a connection to one server, no longer than until the deadline or until that server goes down, and checks it
     /// first if the server is in doubt.
     ///
-    /// Cancel safety: the connection in hand goes back to its pool, a half-made one is closed.
+    /// Cancel safety: a connection in hand goes back to its pool or, half made or half checked, is closed.
     async fn attempt<F>(
         &self,
         stop: &Stop<B>,
@@ -149,10 +149,12 @@ impl<B: Backend> Line<B> {
                     Err(error) => return Err(error),
                     Ok(connection) if B::is_closed(&connection) => B::discard(connection),
                     Ok(connection) if !stop.belief().is_doubted() => return Ok(connection),
-                    Ok(connection) => match B::verify(&connection).await {
-                        Ok(()) => return Ok(connection),
-                        Err(_) => B::discard(connection),
-                    },
+                    Ok(connection) => {
+                        let unproven = Unproven::<B>(Some(connection));
+                        if let Some(connection) = unproven.verify().await {
+                            return Ok(connection);
+                        }
+                    }
                 }
                 connection = stop.pool.acquire().await;
             }
@@ -174,10 +176,11 @@ impl<B: Backend> Line<B> {
         if error.kind() == AcquireErrorKind::Exhausted {
             return None;
         }
-        if Fault::of(&error).class().asks_for_ping() {
+        let class = Fault::of(&error).class();
+        if class.asks_for_ping() {
             stop.server.doubt(generation);
         }
-        Some(Refusal::new(&stop.server, error))
+        Some(Refusal::new(&stop.server, class, error))
     }
 
     fn overloaded(&self, stop: &Stop<B>) -> Error {
@@ -205,6 +208,22 @@ impl<B: Backend> Line<B> {
         let own = self.route.own();
         let out = own.iter().filter(|stop| own.len() == 1 || !stop.belief().serves(self.route.need()));
         out.for_each(|stop| count(&stop.server));
+    }
+}
+
+/// A connection that is being asked whether it still works. Whatever ends that early closes it: an answer is on its way.
+struct Unproven<B: Backend>(Option<B::Connection>);
+
+impl<B: Backend> Unproven<B> {
+    async fn verify(mut self) -> Option<B::Connection> {
+        let answer = B::verify(self.0.as_ref()?).await;
+        if answer.is_ok() { self.0.take() } else { None }
+    }
+}
+
+impl<B: Backend> Drop for Unproven<B> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(B::discard);
     }
 }
 
