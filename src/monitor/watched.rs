@@ -101,14 +101,12 @@ impl<P: Probe> Watched<P> {
     /// Sends a ping: a task of its own, ended by its timeout.
     pub(super) fn ping(&self, order: Order) {
         let (outbox, probe) = (self.outbox.clone(), self.probe.clone());
-        let session = match order.over {
-            Over::Kept => self.kept.as_ref().map(|kept| kept.session.clone()),
-            Over::Fresh => None,
-        };
+        let kept = self.kept.as_ref().filter(|_| order.over == Over::Kept);
+        let (session, asked) = (kept.map(|kept| kept.session.clone()), kept.map(|kept| kept.number));
         tokio::spawn(async move {
-            let asked = tokio::time::timeout(order.timeout, ask(&probe, order.over, session)).await;
-            let (finding, fresh) = asked.unwrap_or((Finding::Silent, None));
-            outbox.send(|server| Message::Pinged { server, order, finding, fresh });
+            let ended = tokio::time::timeout(order.timeout, ask(&probe, order.over, session)).await;
+            let (finding, fresh) = ended.unwrap_or((Finding::Silent, None));
+            outbox.send(|server| Message::Pinged { server, order, finding, fresh, asked });
         });
     }
 
@@ -133,11 +131,14 @@ impl<P: Probe> Watched<P> {
         self.next_look
     }
 
-    /// Keeps a fresh connection that answered, in place of the one before; lets go of a kept one that did not.
-    pub(super) fn keep(&mut self, order: Order, finding: &Finding, fresh: Option<P::Session>) {
-        match (finding, fresh) {
-            (Finding::Answered(_), Some(session)) => self.watch(session),
-            (Finding::Failed(_) | Finding::Silent, None) if order.over == Over::Kept => self.kept = None,
+    /// Keeps a fresh connection that answered, in place of the one before; lets go of the kept one that was `asked` and did not.
+    /// Meanwhile another may have taken its place: that one stays.
+    pub(super) fn keep(&mut self, finding: &Finding, fresh: Option<P::Session>, asked: Option<u64>) {
+        match (finding, fresh, asked) {
+            (Finding::Answered(_), Some(session), _) => self.watch(session),
+            (Finding::Failed(_) | Finding::Silent, None, Some(number)) => {
+                self.let_go(number);
+            }
             _ => {}
         }
     }
@@ -198,5 +199,64 @@ async fn ask<P: Probe>(probe: &P, over: Over, kept: Option<P::Session>) -> (Find
             Ok(session) => (probe.ask(&session).await, Some(session)),
             Err(finding) => (finding, None),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{
+        config::{AliasKind, Config},
+        health::{Facts, PingId},
+    };
+
+    /// A server whose session 1 never answers, and whose others do.
+    #[derive(Clone)]
+    struct OneHangs;
+
+    impl Probe for OneHangs {
+        type Session = u64;
+
+        async fn connect(&self) -> Result<u64, Finding> {
+            Ok(2)
+        }
+
+        async fn ask(&self, session: &u64) -> Finding {
+            if *session == 1 {
+                std::future::pending::<()>().await;
+            }
+            Finding::Answered(Facts { role: Role::Replica, timeline: None, system: None, position: None })
+        }
+
+        async fn ended(_: &u64) {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_that_ends_with_an_old_session_leaves_the_new_one_watched() {
+        let config = Config::builder().server("primary", Role::Primary, "postgres://app@localhost/app").build();
+        let config = config.expect("it holds");
+        let AliasKind::Server(declared) = &config.aliases[0].kind else { panic!("it is a server") };
+        let server = Arc::new(Server::new(config.aliases[0].name.clone(), "db".to_owned(), Arc::new(Notify::new())));
+        let (sender, mut inbox) = mpsc::unbounded_channel();
+        let outbox = Outbox { server: 0, sender };
+        let mut watched = Watched::new(server, declared, OneHangs, outbox, crate::clock::now());
+        watched.watch(1);
+        let order = |id, over| Order { id: PingId(id), over, timeout: Duration::from_secs(id) };
+        watched.ping(order(3, Over::Kept));
+        watched.ping(order(1, Over::Fresh));
+        for expected in [PingId(1), PingId(3)] {
+            let Some(Message::Pinged { order, finding, fresh, asked, .. }) = inbox.recv().await else {
+                panic!("a ping ends")
+            };
+            assert_eq!(order.id, expected);
+            watched.keep(&finding, fresh, asked);
+        }
+        assert_eq!(watched.kept.as_ref().map(|kept| kept.session), Some(2));
     }
 }

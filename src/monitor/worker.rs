@@ -47,8 +47,8 @@ pub(crate) enum Command {
 
 /// What comes back from tasks of the worker's own.
 pub(super) enum Message<S> {
-    /// A ping ended; a fresh connection that answered is kept.
-    Pinged { server: usize, order: Order, finding: Finding, fresh: Option<S> },
+    /// A ping ended; a fresh connection that answered is kept. `asked` is the number of the kept one that it went over.
+    Pinged { server: usize, order: Order, finding: Finding, fresh: Option<S>, asked: Option<u64> },
     /// The connection kept under this number ended.
     Ended { server: usize, kept: u64 },
 }
@@ -151,8 +151,8 @@ impl<P: Probe> Worker<P> {
     fn receive(&mut self, message: Message<P::Session>) {
         let now = clock::now();
         let (index, signal) = match message {
-            Message::Pinged { server, order, finding, fresh } => {
-                self.servers[server].keep(order, &finding, fresh);
+            Message::Pinged { server, order, finding, fresh, asked } => {
+                self.servers[server].keep(&finding, fresh, asked);
                 (server, Signal::Ping(order.id, finding))
             }
             Message::Ended { server, kept } if self.servers[server].let_go(kept) => (server, Signal::Lost),
