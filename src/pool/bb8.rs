@@ -226,7 +226,8 @@ pub struct ManagePostgres(Connector);
 /// A tokio-postgres client, to which it dereferences, with the task that drives it. Dropping it closes the session.
 #[derive(Debug)]
 pub struct Session {
-    client: tokio_postgres::Client,
+    /// In a box, since bb8 moves what it lends a dozen times, and a client is some 200 bytes.
+    client: Box<tokio_postgres::Client>,
     task: JoinHandle<()>,
     tap: Tap,
 }
@@ -237,7 +238,7 @@ impl ManageConnection for ManagePostgres {
 
     async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
         let Connected { client, task, tap } = self.0.connect_tapped().await?;
-        Ok(Session { client, task, tap })
+        Ok(Session { client: Box::new(client), task, tap })
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), tokio_postgres::Error> {
