@@ -1,0 +1,34 @@
+//! The program `pgdetour`: shows an outage live, and checks a configuration.
+
+mod args;
+#[path = "../../clock.rs"]
+mod clock;
+mod demo;
+mod exit;
+mod log;
+mod paint;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use self::{
+    args::{Args, Command},
+    exit::{Exit, interrupted},
+};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Exit::Environment.because(&error).into(),
+    };
+    // A second signal while servers end is of no use: they end within a second or so.
+    runtime
+        .block_on(async {
+            match args.command {
+                Command::Demo(demo) => demo::run(&demo, interrupted()).await,
+            }
+        })
+        .into()
+}
