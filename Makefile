@@ -15,5 +15,7 @@ demo: ## an outage, live: kills a replica under load and shows where its reads g
 test: ## all tests with all features (ARGS="--test testkit")
 	@$(WITH_POSTGRES) && cargo test --all-features $(ARGS)
 
-bench: ## the measurements behind the table in the README
-	@$(WITH_POSTGRES) && cargo bench --all-features $(ARGS)
+# A table for each bench; at the end all of their rows in one.
+bench: ## the measurements behind the table in the README (ARGS="--bench routing")
+	@mkdir -p target && $(WITH_POSTGRES) && cargo bench --all-features $(or $(ARGS),--bench overhead --bench routing --bench failover) > target/bench.txt; \
+	status=$$?; awk '/^\|/ && !seen[$$0]++' target/bench.txt; grep -m 1 ' cores (' target/bench.txt; exit $$status

@@ -1,0 +1,262 @@
+//! What does the router cost? The same work through it and through the bare pool, in turns, on one PostgreSQL.
+
+mod support;
+
+use std::{future::Future, ops::Range, time::Duration};
+
+use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
+use pgdetour::{
+    Alias, Config, Router,
+    config::{PoolSettings, Role},
+    pool::{Backend, Bb8Postgres, DeadpoolPostgres},
+    testkit::{Cluster, Server},
+};
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
+
+use support::{Fallible, Judged, Row, Spread, Unit, now, progress};
+
+/// Connections of each pool, all open and idle before anything is measured.
+const SIZE: u32 = 16;
+/// Rows of the table that is read.
+const ROWS: i32 = 10_000;
+/// Pairs of turns for each row.
+const ROUNDS: usize = 60;
+/// How long one turn takes, about.
+const TURN: Duration = Duration::from_millis(20);
+const SELECT: &str = "SELECT note FROM orders WHERE id = $1";
+
+/// Something that lends connections: a bare pool, or an alias.
+trait Source: Clone + Send + Sync + 'static {
+    type Held: Send + Sync;
+
+    fn get(&self) -> impl Future<Output = Self::Held> + Send;
+}
+
+/// Something whose connections can be read over.
+trait Readable: Source {
+    fn read(held: &Self::Held, id: i32) -> impl Future<Output = ()> + Send;
+}
+
+impl Source for deadpool_postgres::Pool {
+    type Held = deadpool_postgres::Client;
+
+    async fn get(&self) -> Self::Held {
+        Self::get(self).await.expect("the server is up")
+    }
+}
+
+impl Readable for deadpool_postgres::Pool {
+    async fn read(held: &Self::Held, id: i32) {
+        read(held, id).await;
+    }
+}
+
+impl Readable for Alias<DeadpoolPostgres> {
+    async fn read(held: &Self::Held, id: i32) {
+        read(held, id).await;
+    }
+}
+
+async fn read(client: &deadpool_postgres::ClientWrapper, id: i32) {
+    let statement = client.prepare_cached(SELECT).await.expect("the server is up");
+    let row = client.query_one(&statement, &[&id]).await.expect("the server is up");
+    assert_eq!(row.get::<_, &str>(0), format!("order {id}"));
+}
+
+impl Source for bb8::Pool<Bare> {
+    type Held = bb8::PooledConnection<'static, Bare>;
+
+    async fn get(&self) -> Self::Held {
+        self.get_owned().await.expect("the server is up")
+    }
+}
+
+impl<B: Backend<Connection: Sync>> Source for Alias<B> {
+    type Held = pgdetour::Lease<B>;
+
+    async fn get(&self) -> Self::Held {
+        Self::get(self).await.expect("the server is up")
+    }
+}
+
+/// What people run over bb8: a client, with its connection in a task of its own.
+struct Bare(tokio_postgres::Config);
+
+impl bb8::ManageConnection for Bare {
+    type Connection = tokio_postgres::Client;
+    type Error = tokio_postgres::Error;
+
+    async fn connect(&self) -> Result<Self::Connection, Self::Error> {
+        let (client, connection) = self.0.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    async fn is_valid(&self, client: &mut Self::Connection) -> Result<(), Self::Error> {
+        client.check_connection().await
+    }
+
+    fn has_broken(&self, client: &mut Self::Connection) -> bool {
+        client.is_closed()
+    }
+}
+
+/// Takes a connection and gives it back, `times` over, in each of `tasks` tasks; how long all of them took.
+async fn borrow<S: Source>(source: &S, tasks: usize, times: usize) -> Duration {
+    in_tasks(source, tasks, move |source, _| async move {
+        for _ in 0..times {
+            drop(source.get().await);
+        }
+    })
+    .await
+}
+
+/// Reads a row by its primary key, `times` over, in each of `tasks` tasks, each time over a connection taken for that.
+async fn select<S: Readable>(source: &S, tasks: usize, times: usize) -> Duration {
+    in_tasks(source, tasks, move |source, task| async move {
+        for turn in 0..times {
+            let id = (task * 7919 + turn * 31) % ROWS as usize;
+            S::read(&source.get().await, id as i32).await;
+        }
+    })
+    .await
+}
+
+async fn in_tasks<S, F>(source: &S, tasks: usize, work: impl Fn(S, usize) -> F) -> Duration
+where
+    S: Source,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let begun = now();
+    let running: JoinSet<()> = (0..tasks).map(|task| work(source.clone(), task)).collect();
+    running.join_all().await;
+    begun.elapsed()
+}
+
+/// Times two kinds of work in turns (A B, B A, A B …): the quotient b/a of each pair.
+async fn in_turns<A, B>(a: impl Fn(usize) -> A, b: impl Fn(usize) -> B) -> Spread
+where
+    A: Future<Output = Duration>,
+    B: Future<Output = Duration>,
+{
+    let mut times = 10;
+    while a(times).await.max(b(times).await) < TURN {
+        times = times * 3 / 2;
+    }
+    let mut spread = Spread::default();
+    for round in 0..ROUNDS {
+        let (a, b) = match round % 2 {
+            0 => (a(times).await, b(times).await),
+            _ => {
+                let b = b(times).await;
+                (a(times).await, b)
+            }
+        };
+        spread.add(b.as_secs_f64() / a.as_secs_f64());
+    }
+    spread
+}
+
+async fn borrowing<A: Source, B: Source>(pool: &str, tasks: usize, bare: &A, alias: &B) -> Row {
+    progress(format_args!("get and drop, {pool}, {tasks} tasks"));
+    Row {
+        measure: format!("`Alias::get()` + drop over bare `Pool::get()` + drop, {pool}, {}", tasks_of(tasks)),
+        unit: Unit::Ratio,
+        judged: Judged::MedianAtMost,
+        must: 1.15,
+        aim: 1.05,
+        spread: in_turns(|times| borrow(bare, tasks, times), |times| borrow(alias, tasks, times)).await,
+    }
+}
+
+async fn reading<A: Readable, B: Readable>(tasks: usize, bare: &A, alias: &B) -> Row {
+    progress(format_args!("primary-key SELECT, {tasks} tasks"));
+    Row {
+        measure: format!("throughput of primary-key SELECTs over the bare pool's, {}", tasks_of(tasks)),
+        unit: Unit::Ratio,
+        judged: Judged::MedianAtLeast,
+        must: 0.98,
+        aim: 1.0,
+        // Times are the inverse of throughputs.
+        spread: in_turns(|times| select(alias, tasks, times), |times| select(bare, tasks, times)).await,
+    }
+}
+
+fn tasks_of(count: usize) -> String {
+    if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
+}
+
+/// Opens all connections of a pool.
+async fn fill<S: Source>(source: &S) {
+    let mut held = Vec::new();
+    for _ in 0..SIZE {
+        held.push(source.get().await);
+    }
+}
+
+async fn prepare(server: &Server) -> Fallible<String> {
+    let client = server.connect().await?;
+    let rows: Range<i32> = 0..ROWS;
+    client.batch_execute("CREATE TABLE orders (id int PRIMARY KEY, note text NOT NULL)").await?;
+    client
+        .execute(
+            "INSERT INTO orders SELECT n, 'order ' || n FROM generate_series($1::int, $2::int) n",
+            &[&rows.start, &rows.end],
+        )
+        .await?;
+    client.batch_execute("VACUUM ANALYZE orders").await?;
+    support::version(server).await
+}
+
+fn config(server: &Server) -> Fallible<Config> {
+    let pool = PoolSettings { max_size: SIZE as usize, ..PoolSettings::default() };
+    Ok(Config::builder().pool(pool).server("primary", Role::Primary, server.url()).build()?)
+}
+
+async fn measure() -> Fallible<()> {
+    let cluster = Cluster::builder().setting("shared_buffers", "32MB").start().await?;
+    let server = cluster.primary();
+    let postgres = prepare(server).await?;
+    let target: tokio_postgres::Config = server.url().parse()?;
+    let mut rows = Vec::new();
+
+    let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let connections = Manager::from_config(target.clone(), NoTls, settings);
+    let bare = deadpool_postgres::Pool::builder(connections).max_size(SIZE as usize).build()?;
+    let router: Router<DeadpoolPostgres> = Router::start(config(server)?).await?;
+    let alias = router.alias("primary")?;
+    tokio::join!(fill(&bare), fill(&alias));
+    for tasks in [1, 8] {
+        rows.push(borrowing("deadpool", tasks, &bare, &alias).await);
+    }
+    let mut reads = Vec::new();
+    for tasks in [1, 8, 32] {
+        reads.push(reading(tasks, &bare, &alias).await);
+    }
+    router.shutdown().await;
+    bare.close();
+
+    let builder = bb8::Pool::builder().max_size(SIZE).test_on_check_out(false);
+    let bare = builder.build(Bare(target)).await?;
+    let router: Router<Bb8Postgres> = Router::start(config(server)?).await?;
+    let alias = router.alias("primary")?;
+    tokio::join!(fill(&bare), fill(&alias));
+    for tasks in [1, 8] {
+        rows.push(borrowing("bb8", tasks, &bare, &alias).await);
+    }
+    rows.extend(reads);
+    support::print(&rows, &postgres);
+    router.shutdown().await;
+    Ok(())
+}
+
+fn main() -> Fallible<()> {
+    if !support::is_wanted() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // In a task, as in a service: the thread that blocks on a runtime is none of its workers.
+    runtime.block_on(async { tokio::spawn(async { measure().await }).await })??;
+    Ok(())
+}
