@@ -2,6 +2,9 @@
 
 #![cfg(all(feature = "deadpool", feature = "bb8", feature = "testkit"))]
 
+mod admission;
 mod harness;
+mod network;
 mod outage;
+mod overload;
 mod session;

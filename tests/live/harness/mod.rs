@@ -92,7 +92,7 @@ impl Pair {
 pub(crate) fn quick() -> Pings {
     Pings {
         monitoring_ping_frequency: 1000 * MS,
-        outage_ping_frequency: 100 * MS,
+        outage_ping_frequency: 300 * MS,
         error_ping_frequency: 50 * MS,
         // A machine that is busy with other tests must not look like a silent server.
         ping_timeout: 1000 * MS,

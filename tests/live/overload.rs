@@ -1,0 +1,148 @@
+//! What load must not do: flood the primary with detours, the servers with pings, or look like an outage (F57, F58, F65).
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use pgdetour::{
+    Router,
+    config::{Pings, PoolSettings},
+    pool::DeadpoolPostgres,
+    testkit::Proxy,
+};
+use tokio::task::JoinSet;
+
+use crate::harness::{MS, Pair, Story, Tested, pinged, quick, soon};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_readers_on_a_detour_hold_no_more_than_detour_size_connections_of_the_primary() -> Tested {
+    let pair = Pair::start().await?;
+    let pool = PoolSettings { detour_size: 8, acquire_timeout: Duration::from_secs(20), ..PoolSettings::default() };
+    let router = Router::<DeadpoolPostgres>::start(pair.config().pool(pool).build()?).await?;
+    let (replica, mut story) = (router.alias("replica")?, Story::of(&router));
+    pair.replica().kill().await?;
+    story.until("replica", "outage_opened").await?;
+    let mut readers = JoinSet::new();
+    for _ in 0..500 {
+        let replica = replica.clone();
+        readers.spawn(async move {
+            let lease = replica.get().await.map_err(|error| error.to_string())?;
+            let counted =
+                "SELECT pg_backend_pid(), count(*) FROM pg_stat_activity WHERE query LIKE '%pg_backend_pid(), count%'";
+            let row = lease.query_one(counted, &[]).await.map_err(|error| error.to_string())?;
+            Ok::<_, String>((row.get::<_, i32>(0), row.get::<_, i64>(1)))
+        });
+    }
+    let mut seen = HashSet::new();
+    while let Some(read) = soon("a read", readers.join_next()).await? {
+        let (process, detoured) = read??;
+        assert!(detoured <= 8, "{detoured} detoured connections at once");
+        seen.insert(process);
+    }
+    assert!(seen.len() <= 8, "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_tasks_that_report_errors_cause_no_more_pings_than_the_error_frequency_allows() -> Tested {
+    let pair = Pair::start().await?;
+    // The proxy is the network: it has a runtime of its own, which the storm does not slow.
+    let aside = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let upstream = (pair.replica().host().to_owned(), pair.replica().port());
+    let proxy = aside.spawn(Proxy::start(upstream)).await??;
+    let way = pair.replica().url_at("127.0.0.1", proxy.addr().port());
+    let every = 500 * MS;
+    let pings = Pings {
+        monitoring_ping_frequency: Duration::from_secs(600),
+        outage_ping_frequency: Duration::from_secs(1),
+        error_ping_frequency: every,
+        ping_timeout: Duration::from_secs(3),
+        ..quick()
+    };
+    let router = Router::<DeadpoolPostgres>::start(pair.config_to(&way).pings(pings).build()?).await?;
+    let (replica, mut story) = (router.alias("replica")?, Story::of(&router));
+    let (before, start) = (proxy.accepted(), tokio::time::Instant::from_std(now()));
+    let storm = Arc::new(AtomicBool::new(true));
+    let mut tasks = JoinSet::new();
+    for _ in 0..10_000 {
+        let (replica, storm) = (replica.clone(), Arc::clone(&storm));
+        tasks.spawn(async move {
+            let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            while storm.load(Ordering::Relaxed) {
+                replica.report(&refused);
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    // Each ping that an error asks for makes a connection.
+    let four = async {
+        while proxy.accepted() < before + 4 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("four pings", four).await?;
+    storm.store(false, Ordering::Relaxed);
+    let (pings, took) = (proxy.accepted() - before, start.elapsed());
+    while tasks.join_next().await.is_some() {}
+    // The first may come at once, and by the time we look another may have gone out.
+    assert!(took >= every * u32::try_from(pings - 2)?, "{pings} pings in {took:?}");
+    assert_eq!(story.so_far("replica").await, [""; 0]);
+    aside.shutdown_background();
+    Ok(())
+}
+
+fn now() -> std::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "the crate's own clock is not open to tests")]
+    std::time::Instant::now()
+}
+
+#[test]
+fn an_application_that_blocks_all_its_workers_opens_no_outage() -> Tested {
+    let workers = 2;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    let (pair, router, mut story) = runtime.block_on(async {
+        let pair = Pair::start().await?;
+        let pings = Pings {
+            monitoring_ping_frequency: 300 * MS,
+            error_ping_frequency: 100 * MS,
+            ping_timeout: 300 * MS,
+            slow_after: 100 * MS,
+            ..quick()
+        };
+        let router = Router::<DeadpoolPostgres>::start(pair.config().pings(pings).build()?).await?;
+        let story = Story::of(&router);
+        Ok::<_, Box<dyn std::error::Error>>((pair, router, story))
+    })?;
+    let replica = router.alias("replica")?;
+    let lease = runtime.block_on(replica.get())?;
+    let busy = Arc::new(Barrier::new(workers + 1));
+    let blocked: Vec<_> = (0..workers)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            runtime.spawn(async move {
+                busy.wait();
+                // The fault itself: a worker that does not come back to its tasks for five seconds.
+                thread::sleep(Duration::from_secs(5));
+            })
+        })
+        .collect();
+    busy.wait();
+    let told = runtime.block_on(async {
+        for worker in blocked {
+            worker.await?;
+        }
+        drop(lease);
+        pinged(&router, &replica).await?;
+        Ok::<_, Box<dyn std::error::Error>>([story.so_far("primary").await, story.so_far("replica").await])
+    })?;
+    assert_eq!(told, [[""; 0]; 2]);
+    drop((replica, router, story));
+    runtime.block_on(async move { drop(pair) });
+    Ok(())
+}
