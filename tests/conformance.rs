@@ -17,8 +17,8 @@ use pgdetour::{
     health::{Belief, State},
     policy::{Fault, Network},
     pool::{
-        AcquireError, AcquireErrorKind, Backend, Bb8Postgres, Connector, DeadpoolPostgres, Dial, FromSpec, PoolSpec,
-        Server, Standing,
+        AcquireError, AcquireErrorKind, Backend, Bb8Postgres, Condition, Connector, DeadpoolPostgres, Dial, FromSpec,
+        PoolSpec, Server,
     },
     testkit::Cluster,
 };
@@ -344,18 +344,18 @@ async fn an_open_transaction_is_seen_when_a_connection_comes_back<B: Subject>() 
     let cluster = Cluster::start(0).await?;
     let bench = Bench::<B>::over(&cluster, 2)?;
     let connection = bench.acquire().await?;
-    assert_eq!(timeout(SOON, B::settled(&connection)).await?, Standing::Clean);
+    assert_eq!(timeout(SOON, B::settled(&connection)).await?, Condition::Clean);
     B::client(&connection).batch_execute("BEGIN").await?;
-    assert_eq!(timeout(SOON, B::settled(&connection)).await?, Standing::Dirty);
+    assert_eq!(timeout(SOON, B::settled(&connection)).await?, Condition::Dirty);
     B::client(&connection).batch_execute("ROLLBACK").await?;
-    assert_eq!(timeout(SOON, B::settled(&connection)).await?, Standing::Clean);
-    // Another connection, and the first one lent again, each have a standing of their own.
+    assert_eq!(timeout(SOON, B::settled(&connection)).await?, Condition::Clean);
+    // Another connection, and the first one lent again, each have a condition of their own.
     let other = bench.acquire().await?;
     B::client(&other).batch_execute("BEGIN").await?;
     drop(connection);
     let again = bench.acquire().await?;
-    assert_eq!(timeout(SOON, B::settled(&again)).await?, Standing::Clean);
-    assert_eq!(timeout(SOON, B::settled(&other)).await?, Standing::Dirty);
+    assert_eq!(timeout(SOON, B::settled(&again)).await?, Condition::Clean);
+    assert_eq!(timeout(SOON, B::settled(&other)).await?, Condition::Dirty);
     Ok(())
 }
 

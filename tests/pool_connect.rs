@@ -14,7 +14,7 @@ use std::{
 use pgdetour::{
     config::{AliasKind, AliasName, Config, PoolSettings, Role},
     health::Need,
-    pool::{Connected, Connector, Dial, FromSpec, PoolSpec, Server, Standing, Tap},
+    pool::{Condition, Connected, Connector, Dial, FromSpec, PoolSpec, Server, Tap},
     testkit::Cluster,
 };
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
@@ -38,7 +38,7 @@ async fn connected(server: &pgdetour::testkit::Server) -> Result<(Connector, Con
     Ok((connector, made))
 }
 
-async fn settled(tap: &Tap) -> Standing {
+async fn settled(tap: &Tap) -> Condition {
     timeout(SOON, tap.settled()).await.expect("the connection settles")
 }
 
@@ -52,15 +52,15 @@ async fn a_connection_is_clean_after_every_kind_of_request() -> Tested {
     let cluster = Cluster::start(0).await?;
     let (connector, Connected { mut client, tap, .. }) = connected(cluster.primary()).await?;
     assert_eq!(client.query_one("SELECT 7", &[]).await?.get::<_, i32>(0), 7);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     client.batch_execute("CREATE TABLE t (n int); BEGIN; INSERT INTO t VALUES (1); COMMIT").await?;
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     client.transaction().await?.commit().await?;
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     drop(client.copy_out("COPY t TO STDOUT").await?);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     client.query_one("SELECT 1 / 0", &[]).await.expect_err("a division by zero fails");
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     assert!(tap.is_clean());
     assert!(connector.server().cell.belief().is_clear(Need::Reads));
     Ok(())
@@ -72,12 +72,12 @@ async fn a_copy_that_is_given_up_leaves_the_connection_clean() -> Tested {
     let (_, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
     client.batch_execute("CREATE TABLE t (n int)").await?;
     let copy = client.copy_in::<_, &'static [u8]>("COPY t FROM STDIN").await?;
-    assert_eq!(tap.standing(), Standing::Busy);
+    assert_eq!(tap.condition(), Condition::Busy);
     drop(copy);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     let copy = client.copy_in::<_, &'static [u8]>("COPY t FROM STDIN").await?;
     assert_eq!(pin!(copy).finish().await?, 0);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     assert_eq!(client.query_one("SELECT 1", &[]).await?.get::<_, i32>(0), 1);
     Ok(())
 }
@@ -87,13 +87,13 @@ async fn an_open_transaction_is_dirty_and_a_dropped_one_settles() -> Tested {
     let cluster = Cluster::start(0).await?;
     let (_, Connected { mut client, tap, .. }) = connected(cluster.primary()).await?;
     let transaction = client.transaction().await?;
-    assert_eq!(settled(&tap).await, Standing::Dirty);
+    assert_eq!(settled(&tap).await, Condition::Dirty);
     drop(transaction);
-    assert_eq!(tap.standing(), Standing::Busy);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(tap.condition(), Condition::Busy);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     client.batch_execute("BEGIN").await?;
     client.batch_execute("nonsense").await.expect_err("nonsense fails");
-    assert_eq!(settled(&tap).await, Standing::Dirty);
+    assert_eq!(settled(&tap).await, Condition::Dirty);
     Ok(())
 }
 
@@ -104,7 +104,7 @@ async fn a_statement_that_was_only_queued_is_seen_and_can_be_cancelled() -> Test
     let cancel = connector.cancel(&client);
     for _ in 0..50 {
         client.simple_query("SELECT 1").await?;
-        assert_eq!(settled(&tap).await, Standing::Clean);
+        assert_eq!(settled(&tap).await, Condition::Clean);
         poll_once(pin!(client.simple_query("SELECT pg_sleep(600)")));
         assert!(!tap.is_clean());
         let settled = async {
@@ -126,8 +126,8 @@ async fn a_connection_that_was_only_just_made_shows_a_queued_statement_too() -> 
     let cluster = Cluster::start(0).await?;
     let (_, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
     poll_once(pin!(client.simple_query("SELECT 1")));
-    assert_eq!(tap.standing(), Standing::Busy);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(tap.condition(), Condition::Busy);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     Ok(())
 }
 
@@ -140,7 +140,7 @@ async fn a_frozen_server_holds_no_query_past_the_cut() -> Tested {
     connector.server().close();
     assert!(timeout(SOON, query).await??.is_err());
     timeout(SOON, task).await??;
-    assert_eq!(tap.standing(), Standing::Dirty);
+    assert_eq!(tap.condition(), Condition::Dirty);
     assert_eq!(connector.server().sessions(), 0);
     cluster.primary().thaw().await?;
     Ok(())
@@ -163,9 +163,9 @@ async fn an_unread_result_keeps_the_connection_busy() -> Tested {
     let (_, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
     let sql = "SELECT repeat('x', 100000) FROM generate_series(1, 100)";
     let rows = client.simple_query_raw(sql).await?;
-    assert_eq!(tap.standing(), Standing::Busy);
+    assert_eq!(tap.condition(), Condition::Busy);
     drop(rows);
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     Ok(())
 }
 
@@ -178,14 +178,14 @@ async fn stand_for_themselves<B: FromSpec>(client: fn(&B::Connection) -> &tokio_
         let (one, two, three) = tokio::try_join!(pool.acquire(), pool.acquire(), pool.acquire())?;
         for lent in [&one, &two, &three] {
             client(lent).simple_query("SELECT 1").await?;
-            assert_eq!(timeout(SOON, B::settled(lent)).await?, Standing::Clean);
+            assert_eq!(timeout(SOON, B::settled(lent)).await?, Condition::Clean);
         }
         client(&two).batch_execute("BEGIN").await?;
-        assert_eq!(timeout(SOON, B::settled(&two)).await?, Standing::Dirty);
-        assert_eq!((B::standing(&one), B::standing(&three)), (Standing::Clean, Standing::Clean));
+        assert_eq!(timeout(SOON, B::settled(&two)).await?, Condition::Dirty);
+        assert_eq!((B::condition(&one), B::condition(&three)), (Condition::Clean, Condition::Clean));
         client(&two).batch_execute("ROLLBACK").await?;
         poll_once(pin!(client(&three).simple_query("SELECT pg_sleep(600)")));
-        assert_eq!((B::standing(&one), B::standing(&three)), (Standing::Clean, Standing::Busy));
+        assert_eq!((B::condition(&one), B::condition(&three)), (Condition::Clean, Condition::Busy));
         let cancel = B::cancel(&three).expect("a connection of ours can be cancelled");
         // A request that overtakes the statement finds nothing to cancel.
         while timeout(Duration::from_millis(100), B::settled(&three)).await.is_err() {
@@ -215,9 +215,9 @@ async fn a_unix_socket_is_tapped_and_cancelled_like_any_other() -> Tested {
     let connector = connector(&format!("postgres://postgres@{host}:{}/postgres", primary.port()))?;
     let Connected { client, tap, .. } = connector.connect_tapped().await?;
     client.batch_execute("BEGIN").await?;
-    assert_eq!(settled(&tap).await, Standing::Dirty);
+    assert_eq!(settled(&tap).await, Condition::Dirty);
     client.batch_execute("ROLLBACK").await?;
-    assert_eq!(settled(&tap).await, Standing::Clean);
+    assert_eq!(settled(&tap).await, Condition::Clean);
     poll_once(pin!(client.simple_query("SELECT pg_sleep(600)")));
     // A request that overtakes the statement finds nothing to cancel.
     let cancelled = async {

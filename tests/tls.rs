@@ -14,7 +14,7 @@ use std::{
 
 use pgdetour::{
     config::{AliasKind, Config, Role},
-    pool::{Connected, Connector, Dial, Server, Standing},
+    pool::{Condition, Connected, Connector, Dial, Server},
     testkit::Cluster,
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -146,12 +146,12 @@ async fn an_encrypted_connection_tells_its_state_and_is_cancelled_over_tls() -> 
     let connector = connector(&secure.url(RIGHT, "verify-full", Some(&secure.known)))?;
     let Connected { client, tap, .. } = connector.connect_tapped().await?;
     client.batch_execute("BEGIN").await?;
-    assert_eq!(timeout(SOON, tap.settled()).await?, Standing::Dirty);
+    assert_eq!(timeout(SOON, tap.settled()).await?, Condition::Dirty);
     client.batch_execute("ROLLBACK").await?;
-    assert_eq!(timeout(SOON, tap.settled()).await?, Standing::Clean);
+    assert_eq!(timeout(SOON, tap.settled()).await?, Condition::Clean);
     let mut query = pin!(client.simple_query("SELECT pg_sleep(600)"));
     assert!(query.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-    assert_eq!(tap.standing(), Standing::Busy);
+    assert_eq!(tap.condition(), Condition::Busy);
     // A request that overtakes the statement finds nothing to cancel.
     let cancelled = async {
         loop {

@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Cancel, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
-    Probe, Standing, Tap,
+    AcquireError, AcquireErrorKind, Backend, Cancel, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
+    PoolStatus, Probe, Tap,
 };
 
 /// A `bb8` pool as a back end; `P` tells about its connections.
@@ -104,11 +104,11 @@ where
         P::is_closed(connection)
     }
 
-    fn standing(connection: &Self::Connection) -> Standing {
-        P::standing(connection)
+    fn condition(connection: &Self::Connection) -> Condition {
+        P::condition(connection)
     }
 
-    fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
         P::settled(connection)
     }
 
@@ -280,11 +280,11 @@ impl Probe<Session> for Driver {
         Ok(session.client.check_connection().await?)
     }
 
-    fn standing(session: &Session) -> Standing {
-        session.tap.standing()
+    fn condition(session: &Session) -> Condition {
+        session.tap.condition()
     }
 
-    async fn settled(session: &Session) -> Standing {
+    async fn settled(session: &Session) -> Condition {
         session.tap.settled().await
     }
 

@@ -16,8 +16,8 @@ use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Cancel, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
-    Probe, Standing, Tap,
+    AcquireError, AcquireErrorKind, Backend, Cancel, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
+    PoolStatus, Probe, Tap,
 };
 
 /// A `deadpool` pool as a back end; `P` tells about its connections.
@@ -78,11 +78,11 @@ where
         P::is_closed(&connection.object)
     }
 
-    fn standing(connection: &Self::Connection) -> Standing {
-        connection.tap.as_ref().map_or_else(|| P::standing(&connection.object), Tap::standing)
+    fn condition(connection: &Self::Connection) -> Condition {
+        connection.tap.as_ref().map_or_else(|| P::condition(&connection.object), Tap::condition)
     }
 
-    fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
         let tap = connection.tap.clone();
         let theirs = P::settled(&connection.object);
         async move {

@@ -32,7 +32,7 @@ pub use self::{
     dial::{Cancel, Dial},
     probe::{Driver, Probe},
     server::{Cut, Server},
-    tap::{Ending, Standing, Tap},
+    tap::{Condition, Ending, Tap},
     tls::TlsError,
 };
 use crate::config::{AliasName, PoolSettings};
@@ -57,20 +57,20 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Whether this connection is known to be closed. Asks nobody.
     fn is_closed(connection: &Self::Connection) -> bool;
 
-    /// How a connection stands when it comes back: only a clean one is lent again. Asks nobody.
+    /// The condition in which a connection comes back: only a clean one is lent again. Asks nobody.
     ///
     /// The default says that it is not known, and then it is lent again.
-    fn standing(_connection: &Self::Connection) -> Standing {
-        Standing::Unknown
+    fn condition(_connection: &Self::Connection) -> Condition {
+        Condition::Unknown
     }
 
-    /// Waits until nothing is under way on a busy connection any more, and says how it stands then.
+    /// Waits until nothing is under way on a busy connection any more, and tells its condition then.
     ///
     /// # Cancel safety
     ///
     /// Must be cancel safe: the router bounds it.
-    fn settled(connection: &Self::Connection) -> impl Future<Output = Standing> + Send {
-        std::future::ready(Self::standing(connection))
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
+        std::future::ready(Self::condition(connection))
     }
 
     /// What cancels the statement that runs on this connection, where that is known. The default knows nothing.

@@ -2,7 +2,7 @@
 
 use std::{error::Error, future::Future};
 
-use super::{Cancel, Standing};
+use super::{Cancel, Condition};
 
 /// Tells about connections of type `C`, for a back end that is generic over them.
 ///
@@ -32,14 +32,14 @@ pub trait Probe<C>: 'static {
     /// Asks the server over this connection whether it still answers: one round trip.
     fn probe(connection: &C) -> impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send;
 
-    /// How the connection stands when it comes back. Asks nobody; by default it is not known, and it is lent again.
-    fn standing(_connection: &C) -> Standing {
-        Standing::Unknown
+    /// The condition in which the connection comes back. Asks nobody; by default it is not known, and it is lent again.
+    fn condition(_connection: &C) -> Condition {
+        Condition::Unknown
     }
 
-    /// Waits until nothing is under way any more and says how the connection stands then. Has to be cancel safe.
-    fn settled(connection: &C) -> impl Future<Output = Standing> + Send {
-        std::future::ready(Self::standing(connection))
+    /// Waits until nothing is under way any more and tells the condition then. Has to be cancel safe.
+    fn settled(connection: &C) -> impl Future<Output = Condition> + Send {
+        std::future::ready(Self::condition(connection))
     }
 
     /// What cancels the statement that runs on this connection, where that is known. By default it is not.

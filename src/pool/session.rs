@@ -139,7 +139,7 @@ mod tests {
     use crate::{
         config::{AliasName, Target, Tls},
         health::{Belief, State},
-        pool::{ConnectFailure, Connected, Connector, Dial, Standing},
+        pool::{Condition, ConnectFailure, Connected, Connector, Dial},
     };
 
     /// Long enough for anything that is going to happen at all.
@@ -235,7 +235,7 @@ mod tests {
         let settled = tokio::spawn(async move { tap.settled().await });
         tokio::task::yield_now().await;
         task.abort();
-        assert_eq!(timeout(SOON, settled).await.unwrap().unwrap(), Standing::Dirty);
+        assert_eq!(timeout(SOON, settled).await.unwrap().unwrap(), Condition::Dirty);
         assert!(timeout(SOON, query).await.unwrap().unwrap().is_err());
     }
 
@@ -248,7 +248,7 @@ mod tests {
         timeout(SOON, task).await.unwrap().unwrap();
         let ending = tap.ending().unwrap();
         assert_eq!(ending.sqlstate.as_deref(), Some("57P02"));
-        assert_eq!(tap.standing(), Standing::Dirty);
+        assert_eq!(tap.condition(), Condition::Dirty);
     }
 
     #[tokio::test]

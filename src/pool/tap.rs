@@ -26,9 +26,9 @@ pub struct Tap {
     shared: Arc<Shared>,
 }
 
-/// How a connection stands between two users.
+/// The condition of a connection between two users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Condition {
     /// Idle, outside a transaction, and nothing is under way: it may be lent.
     Clean,
     /// Something is under way or waits to be sent. It may yet become clean: see [`Tap::settled`].
@@ -76,40 +76,40 @@ impl Tap {
     /// Whether the connection may be lent: one atomic load.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.standing() == Standing::Clean
+        self.condition() == Condition::Clean
     }
 
-    /// How the connection stands: one atomic load.
+    /// Its condition: one atomic load.
     #[must_use]
-    pub fn standing(&self) -> Standing {
+    pub fn condition(&self) -> Condition {
         let word = self.shared.word.load(Ordering::Acquire);
         if word & (UNDER_WAY | LOST | IN_TRANSACTION | STARTED) == STARTED {
-            Standing::Clean
+            Condition::Clean
         } else if word & LOST != 0 {
-            Standing::Dirty
+            Condition::Dirty
         } else if word & UNDER_WAY != 0 {
-            Standing::Busy
+            Condition::Busy
         } else if word & STARTED == 0 {
-            Standing::Unknown
+            Condition::Unknown
         } else {
-            Standing::Dirty
+            Condition::Dirty
         }
     }
 
-    /// Waits until nothing is under way any more and says how the connection stands then. A dropped transaction whose
+    /// Waits until nothing is under way any more and tells the condition then. A dropped transaction whose
     /// `ROLLBACK` is on its way takes a round trip, a dropped query as long as the server works on it: bound it.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn settled(&self) -> Standing {
+    pub async fn settled(&self) -> Condition {
         loop {
             let notified = self.shared.settled.notified();
             self.shared.watched.store(true, Ordering::SeqCst);
             fence(Ordering::SeqCst);
-            match self.standing() {
-                Standing::Busy => notified.await,
-                standing => return standing,
+            match self.condition() {
+                Condition::Busy => notified.await,
+                condition => return condition,
             }
         }
     }
@@ -154,7 +154,7 @@ impl Tap {
 
 impl fmt::Debug for Tap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tap").field("standing", &self.standing()).finish_non_exhaustive()
+        f.debug_struct("Tap").field("condition", &self.condition()).finish_non_exhaustive()
     }
 }
 
@@ -182,7 +182,7 @@ impl Gauge {
         let known = shared.seen.load(Ordering::Relaxed);
         shared.word.fetch_xor((self.known | WORKING) ^ known, Ordering::SeqCst);
         self.known = known;
-        if shared.watched.load(Ordering::SeqCst) && self.tap.standing() != Standing::Busy {
+        if shared.watched.load(Ordering::SeqCst) && self.tap.condition() != Condition::Busy {
             shared.watched.store(false, Ordering::SeqCst);
             shared.settled.notify_waiters();
         }

@@ -14,7 +14,7 @@ use crate::{
     config::AliasName,
     health::Generation,
     policy::Fault,
-    pool::{Backend, Cancel, Server, Standing},
+    pool::{Backend, Cancel, Condition, Server},
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
@@ -93,10 +93,10 @@ impl<B: Backend> Drop for Lease<B> {
         if lost || stale || std::thread::panicking() {
             return B::discard(connection);
         }
-        match B::standing(&connection) {
-            Standing::Clean | Standing::Unknown => drop(connection),
-            Standing::Busy => settle::<B>(connection),
-            Standing::Dirty => B::discard(connection),
+        match B::condition(&connection) {
+            Condition::Clean | Condition::Unknown => drop(connection),
+            Condition::Busy => settle::<B>(connection),
+            Condition::Dirty => B::discard(connection),
         }
     }
 }
@@ -110,8 +110,8 @@ fn settle<B: Backend>(connection: B::Connection) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
     runtime.spawn(async move {
         match tokio::time::timeout(SETTLE, B::settled(&connection)).await {
-            Ok(Standing::Clean | Standing::Unknown) => drop(connection),
-            Ok(Standing::Busy | Standing::Dirty) | Err(_) => B::discard(connection),
+            Ok(Condition::Clean | Condition::Unknown) => drop(connection),
+            Ok(Condition::Busy | Condition::Dirty) | Err(_) => B::discard(connection),
         }
     });
 }
