@@ -5,7 +5,20 @@ use std::time::{Duration, Instant};
 use crate::config::Pings;
 
 /// Between the good pings that close an outage: one answer may be luck.
-const RECOVERY_SPACING: Duration = Duration::from_millis(50);
+pub(super) const RECOVERY_SPACING: Duration = Duration::from_millis(50);
+
+/// How much later than its frequency a ping may go out, so that many processes do not ping in step.
+const LATEST: f64 = 1.1;
+
+/// The longest interval that a frequency comes to.
+pub(super) fn longest(frequency: Duration) -> Duration {
+    frequency.mul_f64(LATEST)
+}
+
+/// The longest that a ping which an error asks for may have to wait for the one before.
+pub(super) fn longest_after_error(frequency: Duration) -> Duration {
+    frequency.mul_f64(LATEST)
+}
 
 /// The clockwork of one server's pings.
 #[derive(Debug)]

@@ -16,6 +16,12 @@ impl Lsn {
         let half = |part: &str| u32::from_str_radix(part, 16).ok();
         Some(Self(u64::from(half(high)?) << 32 | u64::from(half(low)?)))
     }
+
+    /// How many bytes lie between this place and a later one; none if that is not later.
+    #[must_use]
+    pub fn bytes_to(self, later: Self) -> u64 {
+        later.0.saturating_sub(self.0)
+    }
 }
 
 impl fmt::Display for Lsn {

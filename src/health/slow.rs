@@ -4,6 +4,15 @@ use std::time::{Duration, Instant};
 
 use super::belief::Leases;
 
+/// The shortest time between two looks.
+const SHORTEST: Duration = Duration::from_millis(2);
+
+/// The longest from when no lease comes back any more until it is noticed. The first look after that may come a quarter of the bound
+/// later, if no lease was out at the one before.
+pub(super) fn longest_until_noticed(after: Duration) -> Duration {
+    after + (after / 4).max(2 * SHORTEST)
+}
+
 /// Looks at a server's lease counters now and then. It needs no clock on the path of a request.
 #[derive(Debug)]
 pub struct SlowWatch {
@@ -34,7 +43,7 @@ impl SlowWatch {
     #[must_use]
     pub fn interval(&self) -> Duration {
         let interval = if self.last.out > 0 { self.after / 10 } else { self.after / 4 };
-        interval.max(Duration::from_millis(2))
+        interval.max(SHORTEST)
     }
 }
 

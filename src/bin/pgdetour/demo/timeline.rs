@@ -218,7 +218,7 @@ mod tests {
         let rows = timeline(20).rows(&story, 0, at(1999));
         assert_eq!(rows[0], "   0.0 s #####~~~~~~~~~~~~###");
         assert_eq!(rows[1], "              ^ killed");
-        assert_eq!(rows[2], "              ^ outage +3 ms");
+        assert_eq!(rows[2], "              ^ outage +3.0 ms");
         assert_eq!(rows[3], "           restarted ^");
         assert_eq!(rows[4], "                 recovered ^");
     }
