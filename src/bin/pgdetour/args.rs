@@ -1,6 +1,6 @@
 //! What the program can be asked for on its command line.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -18,17 +18,20 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Shows an outage live: breaks a replica under load, and where its reads go
     Demo(Demo),
+    /// Reads a configuration: its mistakes, where requests go, and how long detection takes at worst
+    Check(Check),
 }
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
-  pgdetour demo                           the replica's postmaster is killed (kill -9)
-  pgdetour demo --fault freeze            its processes stop answering, and nothing is closed
-  pgdetour demo --outage 10s --rate 1000  longer, and busier
-  pgdetour demo --json                    one JSON object on standard output, logs on standard error
+  pgdetour demo                     the postmaster is killed (kill -9)
+  pgdetour demo --fault freeze      nothing is closed, and nothing answers
+  pgdetour demo --outage 10s --rate 1000
+  pgdetour demo --json | jq .fine   logs go to standard error
 
-Nothing has to be configured. PostgreSQL 14 or newer has to be installed, not running: a primary and a
-streaming replica are started on free ports of 127.0.0.1, in a temporary directory, and are gone afterwards.";
+Nothing has to be configured, and no server has to run: PostgreSQL 14 or newer \
+has to be installed. A primary and a streaming replica are started on free ports \
+of 127.0.0.1, in a temporary directory, and are gone afterwards.";
 
 /// Starts a primary and a streaming replica, reads through alias `replica`, breaks the replica, and repairs it.
 ///
@@ -61,6 +64,30 @@ pub(crate) struct Demo {
     pub(crate) pace: Pace,
 
     /// One JSON object at the end on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  pgdetour check                      reads pgdetour.toml, then PGDETOUR_...
+  pgdetour check prod.toml --connect  and asks each server who and how it is
+  pgdetour check --json | jq .fine";
+
+/// Reads a configuration and tells every mistake in it; else its aliases, where their requests go, and how long the detection of
+/// an outage and the return from it take at worst.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{CHECK_EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Check {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = "pgdetour.toml")]
+    pub(crate) file: PathBuf,
+
+    /// Ping each server once as well; exit code 1 if one of them cannot be used
+    #[arg(long)]
+    pub(crate) connect: bool,
+
+    /// One JSON object on standard output, and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -10,7 +10,7 @@ Exit codes:
   0    fine
   1    what was shown or checked failed
   2    wrong usage, or a mistake in the configuration
-  3    the environment does not allow it: no PostgreSQL was found, or it does not start
+  3    the environment does not allow it: no PostgreSQL found, for one
   130  ended by a signal";
 
 /// How the program ends.
@@ -18,6 +18,7 @@ Exit codes:
 pub(crate) enum Exit {
     Fine = 0,
     Failed = 1,
+    Usage = 2,
     Environment = 3,
     Interrupted = 130,
 }

@@ -28,6 +28,15 @@ pub(crate) fn log_to(line: Line, colour: bool, start: Instant) {
     let _ = subscriber.try_init();
 }
 
+/// Logs to standard error what `RUST_LOG` asks for, else nothing: the output tells it all.
+pub(crate) fn log_to_errors(start: Instant) {
+    if let Ok(filter) = EnvFilter::try_from_default_env() {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_timer(Since(start));
+        // An error says that somebody else has set one up: then they get the log.
+        let _ = subscriber.with_writer(io::stderr).try_init();
+    }
+}
+
 /// Tells the time since the start of the story.
 struct Since(Instant);
 

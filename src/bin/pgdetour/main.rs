@@ -1,12 +1,14 @@
 //! The program `pgdetour`: shows an outage live, and checks a configuration.
 
 mod args;
+mod check;
 #[path = "../../clock.rs"]
 mod clock;
 mod demo;
 mod exit;
 mod log;
 mod paint;
+mod time;
 
 use std::process::ExitCode;
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         .block_on(async {
             match args.command {
                 Command::Demo(demo) => demo::run(&demo, interrupted()).await,
+                Command::Check(check) => check::run(&check, interrupted()).await,
             }
         })
         .into()

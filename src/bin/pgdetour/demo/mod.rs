@@ -33,6 +33,7 @@ use crate::{
     exit::Exit,
     log,
     paint::{Paint, Tone},
+    time::brief,
 };
 
 /// How often the screen is drawn again.
@@ -119,7 +120,7 @@ impl Teller<'_> {
             return;
         }
         let (primary, replica) = (stage.primary(), stage.replica());
-        self.screen.say(&format!("  ready after {}", summary::brief(took)));
+        self.screen.say(&format!("  ready after {}", brief(took)));
         self.screen.say(&format!(
             "  primary {}:{}, replica {}:{}\n",
             primary.host(),

@@ -8,7 +8,10 @@ use super::{
     fault::Fault,
     story::{Moment, Story},
 };
-use crate::paint::{Paint, Tone};
+use crate::{
+    paint::{Paint, Tone},
+    time::brief,
+};
 
 /// How many reasons of failed reads are shown.
 const REASONS: usize = 3;
@@ -93,14 +96,4 @@ pub(super) fn json(story: &Story, fault: Fault, rate: u32) -> Value {
         "failures": reasons,
         "retries": retries,
     })
-}
-
-/// A time with two or three digits, as people read it.
-pub(super) fn brief(time: Duration) -> String {
-    let ms = time.as_secs_f64() * 1e3;
-    match ms {
-        ..9.95 => format!("{ms:.1} ms"),
-        ..999.5 => format!("{ms:.0} ms"),
-        _ => format!("{:.2} s", ms / 1e3),
-    }
 }

@@ -6,7 +6,10 @@ use super::{
     fault::Fault,
     story::{Moment, Place, Read, Story},
 };
-use crate::paint::{Paint, Tone};
+use crate::{
+    paint::{Paint, Tone},
+    time::brief,
+};
 
 /// What a cell may stand for, the finest first.
 const CELLS: [u64; 6] = [50, 100, 200, 500, 1000, 2000];
@@ -146,7 +149,7 @@ impl Timeline {
 }
 
 fn after(time: Option<Duration>) -> String {
-    time.map_or_else(String::new, |time| format!(" +{}", super::summary::brief(time)))
+    time.map_or_else(String::new, |time| format!(" +{}", brief(time)))
 }
 
 /// Runs of equal cells: a colour is set once for each.
