@@ -105,6 +105,10 @@ impl Timeline {
             };
             *cell = shows.max(*cell);
         }
+        // The last cell has only begun: that it is quiet says nothing yet.
+        if cells.last() == Some(&Cell::Quiet) {
+            cells.pop();
+        }
         cells
     }
 
