@@ -101,7 +101,7 @@ async fn an_open_transaction_is_dirty_and_a_dropped_one_settles() -> Tested {
 async fn a_statement_that_was_only_queued_is_seen_and_can_be_cancelled() -> Tested {
     let cluster = Cluster::start(0).await?;
     let (connector, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
-    let cancel = connector.cancel(&client);
+    let cancel = connector.cancel_token(&client);
     for _ in 0..50 {
         client.simple_query("SELECT 1").await?;
         assert_eq!(settled(&tap).await, Condition::Clean);
@@ -110,11 +110,11 @@ async fn a_statement_that_was_only_queued_is_seen_and_can_be_cancelled() -> Test
         let settled = async {
             // A request that overtakes the statement finds nothing to cancel.
             while timeout(Duration::from_millis(100), tap.settled()).await.is_err() {
-                cancel.cancel().await?;
+                cancel.cancel_query().await?;
             }
             Ok::<_, tokio_postgres::Error>(())
         };
-        cancel.cancel().await?;
+        cancel.cancel_query().await?;
         timeout(SOON, settled).await??;
         assert!(tap.is_clean());
     }
@@ -186,10 +186,10 @@ async fn stand_for_themselves<B: FromSpec>(client: fn(&B::Connection) -> &tokio_
         client(&two).batch_execute("ROLLBACK").await?;
         poll_once(pin!(client(&three).simple_query("SELECT pg_sleep(600)")));
         assert_eq!((B::condition(&one), B::condition(&three)), (Condition::Clean, Condition::Busy));
-        let cancel = B::cancel(&three).expect("a connection of ours can be cancelled");
+        let cancel = B::cancel_token(&three).expect("a connection of ours can be cancelled");
         // A request that overtakes the statement finds nothing to cancel.
         while timeout(Duration::from_millis(100), B::settled(&three)).await.is_err() {
-            cancel.cancel().await?;
+            cancel.cancel_query().await?;
         }
     }
     Ok(())
@@ -222,7 +222,7 @@ async fn a_unix_socket_is_tapped_and_cancelled_like_any_other() -> Tested {
     // A request that overtakes the statement finds nothing to cancel.
     let cancelled = async {
         while timeout(Duration::from_millis(100), tap.settled()).await.is_err() {
-            connector.cancel(&client).cancel().await?;
+            connector.cancel_token(&client).cancel_query().await?;
         }
         Ok::<_, tokio_postgres::Error>(())
     };

@@ -155,7 +155,7 @@ async fn an_encrypted_connection_tells_its_state_and_is_cancelled_over_tls() -> 
     // A request that overtakes the statement finds nothing to cancel.
     let cancelled = async {
         loop {
-            connector.cancel(&client).cancel().await?;
+            connector.cancel_token(&client).cancel_query().await?;
             if let Ok(answer) = timeout(Duration::from_millis(100), query.as_mut()).await {
                 return Ok::<_, tokio_postgres::Error>(answer.map(drop));
             }

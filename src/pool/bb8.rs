@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Cancel, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
+    AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
     PoolStatus, Probe, Tap,
 };
 
@@ -112,8 +112,8 @@ where
         P::settled(connection)
     }
 
-    fn cancel(connection: &Self::Connection) -> Option<Cancel> {
-        P::cancel(connection)
+    fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
+        P::cancel_token(connection)
     }
 
     fn discard(mut connection: Self::Connection) {
@@ -288,8 +288,8 @@ impl Probe<Session> for Driver {
         session.tap.settled().await
     }
 
-    fn cancel(session: &Session) -> Option<Cancel> {
-        session.tap.cancel()
+    fn cancel_token(session: &Session) -> Option<CancelToken> {
+        session.tap.cancel_token()
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Error, NoTls};
 
 use super::{
     Server,
-    dial::{Cancel, Dial, Dialed},
+    dial::{CancelToken, Dial, Dialed},
     session::Session,
     tap::Tap,
 };
@@ -120,7 +120,7 @@ impl Connector {
         };
         match dialed {
             Ok(Dialed { client, wire, tap }) => {
-                tap.keep_cancel(dial.cancel(&client, *connect_timeout));
+                tap.keep_cancel_token(dial.cancel_token(&client, *connect_timeout));
                 let session = Session::new(Arc::clone(server), generation, wire, &tap);
                 let task = runtime.spawn(session.run(cuts));
                 Ok(Connected { client, task, tap })
@@ -131,8 +131,8 @@ impl Connector {
 
     /// What cancels the statement that runs on `client`, which this connector has made.
     #[must_use]
-    pub fn cancel(&self, client: &Client) -> Cancel {
-        self.inner.dial.cancel(client, self.inner.connect_timeout)
+    pub fn cancel_token(&self, client: &Client) -> CancelToken {
+        self.inner.dial.cancel_token(client, self.inner.connect_timeout)
     }
 }
 

@@ -16,7 +16,7 @@ use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Cancel, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
+    AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
     PoolStatus, Probe, Tap,
 };
 
@@ -93,8 +93,8 @@ where
         }
     }
 
-    fn cancel(connection: &Self::Connection) -> Option<Cancel> {
-        connection.tap.as_ref().map_or_else(|| P::cancel(&connection.object), Tap::cancel)
+    fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
+        connection.tap.as_ref().map_or_else(|| P::cancel_token(&connection.object), Tap::cancel_token)
     }
 
     fn discard(connection: Self::Connection) {

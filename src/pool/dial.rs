@@ -13,7 +13,7 @@ use tokio::time::timeout;
 #[cfg(unix)]
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{
-    CancelToken, Client, Error, Socket,
+    Client, Error, Socket,
     config::{Host, SslMode, SslNegotiation},
     tls::{MakeTlsConnect, TlsConnect},
 };
@@ -104,8 +104,8 @@ impl Dial {
     }
 
     /// What cancels the statement that runs on a connection made by this dial.
-    pub(crate) fn cancel(&self, client: &Client, within: Duration) -> Cancel {
-        Cancel { token: client.cancel_token(), dial: self.clone(), within }
+    pub(crate) fn cancel_token(&self, client: &Client, within: Duration) -> CancelToken {
+        CancelToken { token: client.cancel_token(), dial: self.clone(), within }
     }
 }
 
@@ -125,7 +125,7 @@ impl Inner {
         Ok(Dialed { client, wire: Wire::Driver(connection), tap })
     }
 
-    async fn cancel(&self, token: &CancelToken) -> Result<(), Error> {
+    async fn cancel(&self, token: &tokio_postgres::CancelToken) -> Result<(), Error> {
         #[cfg(unix)]
         if let Some(local) = &self.local
             && let Ok(socket) = local.open().await
@@ -146,20 +146,24 @@ impl fmt::Debug for Dial {
 /// Asks the server to cancel the statement that runs on one connection. Unlike the driver's own token it needs no TLS
 /// connector and ends within a deadline.
 #[derive(Clone)]
-pub struct Cancel {
-    token: CancelToken,
+pub struct CancelToken {
+    token: tokio_postgres::CancelToken,
     dial: Dial,
     within: Duration,
 }
 
-impl Cancel {
+impl CancelToken {
     /// Sends the request, protected as the connection itself is. The server does not say whether there was anything to
     /// cancel, and the request may overtake the statement or come after it: do not lend the connection again.
     ///
     /// # Errors
     ///
-    /// When the server could not be reached within the connector's `connect_timeout`.
-    pub async fn cancel(&self) -> Result<(), Error> {
+    /// When the server could not be reached within the connector's `connect_timeout` (default 2 s).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the socket; the request may have been sent.
+    pub async fn cancel_query(&self) -> Result<(), Error> {
         match timeout(self.within, self.dial.inner.cancel(&self.token)).await {
             Ok(sent) => sent,
             Err(_) => Err(ConnectFailure::TimedOut { after: self.within }.into_driver_error().await),
@@ -167,9 +171,9 @@ impl Cancel {
     }
 }
 
-impl fmt::Debug for Cancel {
+impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cancel").field("dial", &self.dial).finish_non_exhaustive()
+        f.debug_struct("CancelToken").field("dial", &self.dial).finish_non_exhaustive()
     }
 }
 

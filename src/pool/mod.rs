@@ -29,7 +29,7 @@ pub(crate) use self::dial::Dialed;
 pub use self::none::NoBackend;
 pub use self::{
     connect::{ConnectFailure, Connected, Connector},
-    dial::{Cancel, Dial},
+    dial::{CancelToken, Dial},
     probe::{Driver, Probe},
     server::{Cut, Server},
     tap::{Condition, Ending, Tap},
@@ -74,7 +74,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     /// What cancels the statement that runs on this connection, where that is known. The default knows nothing.
-    fn cancel(_connection: &Self::Connection) -> Option<Cancel> {
+    fn cancel_token(_connection: &Self::Connection) -> Option<CancelToken> {
         None
     }
 

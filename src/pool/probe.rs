@@ -2,7 +2,7 @@
 
 use std::{error::Error, future::Future};
 
-use super::{Cancel, Condition};
+use super::{CancelToken, Condition};
 
 /// Tells about connections of type `C`, for a back end that is generic over them.
 ///
@@ -43,7 +43,7 @@ pub trait Probe<C>: 'static {
     }
 
     /// What cancels the statement that runs on this connection, where that is known. By default it is not.
-    fn cancel(_connection: &C) -> Option<Cancel> {
+    fn cancel_token(_connection: &C) -> Option<CancelToken> {
         None
     }
 }

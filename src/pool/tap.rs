@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use super::{
-    dial::Cancel,
+    dial::CancelToken,
     frames::{Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
 };
 
@@ -58,7 +58,7 @@ struct Shared {
     watched: AtomicBool,
     settled: Notify,
     ending: OnceLock<Ending>,
-    cancel: OnceLock<Cancel>,
+    cancel_token: OnceLock<CancelToken>,
 }
 
 /// The driver was given something to do and has not looked at it yet.
@@ -122,14 +122,14 @@ impl Tap {
 
     /// What cancels the statement that runs on this connection.
     #[must_use]
-    pub fn cancel(&self) -> Option<Cancel> {
-        self.shared.cancel.get().cloned()
+    pub fn cancel_token(&self) -> Option<CancelToken> {
+        self.shared.cancel_token.get().cloned()
     }
 
     /// Keeps what cancels a statement on this connection.
-    pub(super) fn keep_cancel(&self, cancel: Cancel) {
+    pub(super) fn keep_cancel_token(&self, token: CancelToken) {
         // Nobody else sets it.
-        let _ = self.shared.cancel.set(cancel);
+        let _ = self.shared.cancel_token.set(token);
     }
 
     /// Whether the connection itself is gone and only this is left of it.

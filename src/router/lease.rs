@@ -14,7 +14,7 @@ use crate::{
     config::AliasName,
     health::Generation,
     policy::Fault,
-    pool::{Backend, Cancel, Condition, Server},
+    pool::{Backend, CancelToken, Condition, Server},
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
@@ -41,6 +41,12 @@ impl<B: Backend> Lease<B> {
         &self.server.name
     }
 
+    /// Whether that server stands in for the one the alias names.
+    #[must_use]
+    pub fn is_detour(&self) -> bool {
+        self.detour
+    }
+
     /// Tells the router about an error seen on this connection. If it speaks against the server it asks for a ping, which all
     /// reports share; that is all it can do. True if it did. Connections that are lost report themselves.
     pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
@@ -54,14 +60,8 @@ impl<B: Backend> Lease<B> {
     /// What cancels the statement that runs on this connection, from another task: use it in place of the driver's own
     /// `cancel_token()`, which does not know how this connection was made. None for a pool of your own that cannot tell.
     #[must_use]
-    pub fn cancel_token(&self) -> Option<Cancel> {
-        B::cancel(self)
-    }
-
-    /// Whether that server stands in for the one the alias names.
-    #[must_use]
-    pub fn is_detour(&self) -> bool {
-        self.detour
+    pub fn cancel_token(&self) -> Option<CancelToken> {
+        B::cancel_token(self)
     }
 }
 
