@@ -13,7 +13,7 @@ demo: ## an outage, live: kills a replica under load and shows where its reads g
 	@$(WITH_POSTGRES) && cargo run --quiet --features cli -- demo $(ARGS)
 
 test: ## all tests with all features (ARGS="--test testkit")
-	@$(WITH_POSTGRES) && cargo test --all-features $(ARGS)
+	@./scripts/test.sh $(ARGS)
 
 # A table for each bench; at the end all of their rows in one.
 bench: ## the measurements behind the table in the README (ARGS="--bench routing")

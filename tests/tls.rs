@@ -22,6 +22,8 @@ use tokio::{runtime::Handle, sync::Notify, time::timeout};
 
 type Tested = Result<(), Box<dyn Error>>;
 
+const PASSWORD: &str = "s3cr3t-over-tls";
+
 /// Long enough for anything that is going to happen at all.
 const SOON: Duration = Duration::from_secs(20);
 
@@ -48,7 +50,7 @@ impl Secure {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new([RIGHT.to_owned()])?.signed_by(&key, &authority)?;
         let started = Cluster::builder()
-            .password("a secret for TLS")
+            .password(PASSWORD)
             .hba("hostnossl all all all reject")
             .tls(certificate.pem(), key.serialize_pem())
             .start()
