@@ -1,4 +1,31 @@
 //! In-process failover routing for PostgreSQL connections.
+//!
+//! A [`Router`] stands where an application's pool stood. It holds *aliases*, one for each server or group of servers, and knows
+//! at every moment which servers answer. While a replica is out, its reads take a *detour* to the next server of their
+//! failover chain; when it has recovered they come back.
+//!
+//! ```no_run
+//! # #[cfg(feature = "deadpool")]
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let router: pgdetour::Router = pgdetour::Router::from_file("pgdetour.toml").await?;
+//! let replica = router.alias("replica")?; // resolved once; cloning is cheap
+//! let client = replica.get().await?;      // used as the pool's own object is
+//! client.query("SELECT id FROM orders", &[]).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | to | see |
+//! | --- | --- |
+//! | configure it | [`Config::from_file`], [`Config::builder`]; the keys and their defaults are in the README |
+//! | know why a request went where it did | [`Router::explain`], [`Router::table`] |
+//! | tell an overload from an outage | [`Error::is_overloaded`], [`Error::is_unavailable`] |
+//! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
+//! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
+//! | test a failover | `testkit` (feature) |
+//!
+//! It needs a Tokio runtime with I/O and time enabled. All waits have a deadline; every public future says whether it may be
+//! dropped. Public items that this documentation does not show are not part of the interface.
 
 mod clock;
 pub mod config;
@@ -14,7 +41,7 @@ pub mod testkit;
 
 pub use self::{
     config::Config,
-    observe::{Event, EventKind},
+    observe::{Event, EventKind, Events},
     router::{Alias, Error, Lease, Router},
 };
 

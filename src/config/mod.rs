@@ -21,9 +21,11 @@ pub use self::{
     builder::ConfigBuilder,
     error::{ConfigError, Mistake},
     name::{AliasName, InvalidName},
-    schema::{KEYS, Key, Kind, Level},
     settings::{Pings, PoolSettings},
 };
+// For this crate's program, tests and benches: no part of the interface.
+#[doc(hidden)]
+pub use self::schema::{KEYS, Key, Kind, Level};
 
 /// A configuration that holds: every alias exists, every chain ends at a server, every secret could be read.
 #[derive(Debug, Clone)]

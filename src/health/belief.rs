@@ -21,6 +21,7 @@ pub struct Generation(pub(crate) u32);
 
 impl Generation {
     /// The one after this.
+    #[doc(hidden)]
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -60,9 +61,11 @@ impl Need {
 
 impl Belief {
     /// A server nobody has pinged yet: believed up until shown otherwise.
+    #[doc(hidden)]
     pub const UNKNOWN: Self = Self(READS | WRITES | ADMITS);
 
     /// The belief of a server in `state`, serving reads and writes as its state allows.
+    #[doc(hidden)]
     #[must_use]
     pub const fn new(state: State, generation: Generation) -> Self {
         let bits = match state {
@@ -75,18 +78,21 @@ impl Belief {
     }
 
     /// The same, but taking no writes.
+    #[doc(hidden)]
     #[must_use]
     pub const fn without_writes(self) -> Self {
         Self(self.0 & !WRITES)
     }
 
     /// The same, but taking no traffic at all.
+    #[doc(hidden)]
     #[must_use]
     pub const fn without_traffic(self) -> Self {
         Self(self.0 & !(READS | WRITES))
     }
 
     /// The same, but admitting no new connection.
+    #[doc(hidden)]
     #[must_use]
     pub const fn without_admission(self) -> Self {
         Self(self.0 & !ADMITS)
@@ -134,6 +140,7 @@ impl Belief {
     }
 
     /// Whether a reload has replaced this server.
+    #[doc(hidden)]
     #[must_use]
     pub const fn is_retired(self) -> bool {
         self.0 & RETIRED != 0

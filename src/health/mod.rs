@@ -11,10 +11,16 @@ mod slow;
 mod status;
 
 pub use self::{
-    belief::{Belief, Cell, Generation, Leases, Need, State, Tally},
+    belief::{Belief, Generation, Need, State, Tally},
     bounds::Bounds,
+    signal::{Cause, Facts, Lsn, SystemId, Timeline},
+};
+// For this crate's program, tests and benches: no part of the interface.
+#[doc(hidden)]
+pub use self::{
+    belief::{Cell, Leases},
     change::{Action, Change, Order},
     machine::Health,
-    signal::{Cause, Facts, Finding, Lsn, Over, PingId, Signal, SystemId, Timeline},
+    signal::{Finding, Over, PingId, Signal},
     slow::SlowWatch,
 };

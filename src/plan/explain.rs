@@ -56,8 +56,7 @@ pub enum Reason {
 
 impl Reason {
     /// The reason for one server, of which `need` is asked and whose outage, if any, lasts for `lasting`.
-    #[must_use]
-    pub fn of(entry: &Entry, need: Need, lasting: Duration) -> Self {
+    pub(super) fn of(entry: &Entry, need: Need, lasting: Duration) -> Self {
         let belief = entry.belief();
         match (&entry.known.outage, entry.known.belief.state()) {
             (_, State::Recovering) => Self::Recovering { lasting },

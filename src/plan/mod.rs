@@ -6,8 +6,13 @@ mod route;
 mod table;
 
 pub use self::{
-    chain::Chain,
     explain::{Plan, Reason, Step},
+    table::{Entry, Known, Standing, Table},
+};
+// For this crate's program, tests and benches: no part of the interface.
+#[doc(hidden)]
+pub use self::{
+    chain::Chain,
     route::{Candidate, Choice, Route},
-    table::{Entry, Judge, Known, Standing, Table},
+    table::Judge,
 };

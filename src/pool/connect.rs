@@ -65,12 +65,14 @@ pub enum ConnectFailure {
 
 impl Connector {
     /// A connector over `dial`, whose sessions are driven on `runtime`.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
         Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime }) }
     }
 
     /// The server it connects to.
+    #[doc(hidden)]
     #[must_use]
     pub fn server(&self) -> &Arc<Server> {
         &self.inner.server

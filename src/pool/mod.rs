@@ -29,22 +29,89 @@ pub(crate) use self::dial::Dialed;
 pub use self::none::NoBackend;
 pub use self::{
     connect::{ConnectFailure, Connected, Connector},
-    dial::{CancelToken, Dial},
+    dial::CancelToken,
     probe::{Driver, Probe},
-    server::{Cut, Server},
     tap::{Condition, Ending, Tap},
     tls::TlsError,
+};
+// For this crate's program, tests and benches: no part of the interface.
+#[doc(hidden)]
+pub use self::{
+    dial::Dial,
+    server::{Cut, Server},
 };
 use crate::config::{AliasName, PoolSettings};
 
 /// One pool of connections to one server. Implement this to put the router over a pool of your own.
 ///
 /// The router bounds every wait itself, so an implementation needs no timeout of its own but the one for a connect.
+///
+/// This one pools nothing and connects for each lease, as an application behind PgBouncer may want to (a pool has to keep to `spec.max_size`):
+///
+/// ```
+/// use pgdetour::pool::{AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, FromSpec};
+/// use pgdetour::pool::{PoolSpec, PoolStatus};
+///
+/// struct Direct(Connector);
+///
+/// fn failed(error: tokio_postgres::Error) -> AcquireError {
+///     AcquireError::new(AcquireErrorKind::Connect, error)
+/// }
+///
+/// impl Backend for Direct {
+///     type Connection = Connected;
+///
+///     async fn acquire(&self) -> Result<Connected, AcquireError> {
+///         self.0.connect_tapped().await.map_err(failed)
+///     }
+///
+///     async fn verify(connection: &Connected) -> Result<(), AcquireError> {
+///         connection.client.check_connection().await.map_err(failed)
+///     }
+///
+///     fn is_closed(connection: &Connected) -> bool {
+///         connection.client.is_closed()
+///     }
+///
+///     fn condition(connection: &Connected) -> Condition {
+///         connection.tap.condition()
+///     }
+///
+///     fn cancel_token(connection: &Connected) -> Option<CancelToken> {
+///         connection.tap.cancel_token()
+///     }
+///
+///     fn discard(connection: Connected) {
+///         connection.task.abort(); // the socket closes even in the middle of a statement
+///     }
+///
+///     fn evict(&self) {}
+///
+///     fn status(&self) -> PoolStatus {
+///         PoolStatus::default() // nothing is kept, so nothing is opened ahead
+///     }
+///
+///     fn close(&self) {}
+/// }
+///
+/// impl FromSpec for Direct {
+///     fn from_spec(spec: PoolSpec) -> Result<Self, AcquireError> {
+///         Ok(Self(spec.connector))
+///     }
+/// }
+/// ```
+///
+/// Then `Router::<Direct>::start(config)`. A pool that is built otherwise goes in with [`Router::start_with`](crate::Router::start_with).
 pub trait Backend: Send + Sync + Sized + 'static {
     /// What a lease dereferences to; dropping it gives the connection back.
     type Connection: Send + 'static;
 
     /// Takes a connection from the pool, making one if there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireErrorKind::Connect`] sends the request on to the next server of its plan, `Exhausted` ends it as overloaded. The
+    /// source decides whether it speaks against the server: hand on the driver's own error.
     ///
     /// # Cancel safety
     ///
@@ -84,7 +151,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Closes all idle connections.
     fn evict(&self);
 
-    /// How full the pool is.
+    /// How full the pool is. The router tries at most `max_size` idle connections that turn out to be dead, and then one more.
     fn status(&self) -> PoolStatus;
 
     /// Lends nothing more and closes idle connections.
@@ -129,6 +196,7 @@ pub struct PoolSpec {
 
 impl PoolSpec {
     /// A pool for `alias` over `connector`, sized and bounded as `settings` say.
+    #[doc(hidden)]
     #[must_use]
     pub fn new(alias: AliasName, connector: Connector, settings: &PoolSettings) -> Self {
         let &PoolSettings { max_size, connect_timeout, acquire_timeout, .. } = settings;

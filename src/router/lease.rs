@@ -18,6 +18,8 @@ use crate::{
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
+/// Where an argument is generic, like `&impl GenericClient`, nothing dereferences by itself: with the default back end pass
+/// `&**lease`.
 ///
 /// Dropping it gives the connection back, unless it is closed or dirty, its server has been down in between, or the thread is
 /// panicking: then the connection is closed.
