@@ -11,16 +11,18 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::Handle,
+    sync::watch,
     task::JoinHandle,
 };
 use tokio_postgres::{Client, Error, NoTls};
 
 use super::{
-    Server,
+    Cut, Server,
     dial::{CancelToken, Dial, Dialed},
     session::Session,
     tap::Tap,
 };
+use crate::health::Generation;
 
 /// Makes connections to one server, for a pool. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ pub enum ConnectFailure {
     },
     /// The server is believed down, or gets back on its feet: no new connection is made now.
     NotAdmitted,
-    /// The router is shut down.
+    /// The router is shut down, or the runtime it was started in.
     Closed,
 }
 
@@ -102,16 +104,42 @@ impl Connector {
     ///
     /// Dropping the future closes the socket.
     pub async fn connect_tapped(&self) -> Result<Connected, Error> {
-        let Inner { server, dial, connect_timeout, runtime } = &*self.inner;
+        let Inner { server, runtime, .. } = &*self.inner;
         let belief = server.cell.belief();
-        let generation = belief.generation();
-        let mut cuts = server.cuts();
+        let cuts = server.cuts();
         if cuts.borrow().closed {
             return Err(ConnectFailure::Closed.into_driver_error().await);
         }
         if !belief.admits() {
             return Err(ConnectFailure::NotAdmitted.into_driver_error().await);
         }
+        let attempt = Arc::clone(&self.inner).attempt(belief.generation(), cuts);
+        // Not in the caller's task: a socket belongs to the runtime it was opened in, and a caller that has stopped polling
+        // must not hold up a shutdown.
+        let mut attempt = Attempt(runtime.spawn(attempt));
+        match (&mut attempt.0).await {
+            Ok(connected) => connected,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(ConnectFailure::Closed.into_driver_error().await),
+            },
+        }
+    }
+
+    /// What cancels the statement that runs on `client`, which this connector has made.
+    #[must_use]
+    pub fn cancel_token(&self, client: &Client) -> CancelToken {
+        self.inner.dial.cancel_token(client, self.inner.connect_timeout)
+    }
+}
+
+impl Inner {
+    async fn attempt(
+        self: Arc<Self>,
+        generation: Generation,
+        mut cuts: watch::Receiver<Cut>,
+    ) -> Result<Connected, Error> {
+        let Self { server, dial, connect_timeout, runtime } = &*self;
         let dialed = tokio::select! {
             dialed = dial.connect(*connect_timeout) => Ok(dialed?),
             // A frozen server would hold the attempt for all of its timeout.
@@ -130,11 +158,14 @@ impl Connector {
             Err(failure) => Err(failure.into_driver_error().await),
         }
     }
+}
 
-    /// What cancels the statement that runs on `client`, which this connector has made.
-    #[must_use]
-    pub fn cancel_token(&self, client: &Client) -> CancelToken {
-        self.inner.dial.cancel_token(client, self.inner.connect_timeout)
+/// A connect under way; it is given up when nobody waits for it.
+struct Attempt(JoinHandle<Result<Connected, Error>>);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -167,15 +167,18 @@ mod tests {
 
         /// A login that succeeds: the driver's side and the server's.
         async fn login(&self) -> (Connected, TcpStream) {
-            let (connected, socket) = tokio::join!(self.connector.connect_tapped(), async {
-                let (mut socket, _) = self.listener.accept().await.unwrap();
-                let length = socket.read_u32().await.unwrap();
-                socket.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
-                let ready = [&frame(b'R', &[0; 4]), &status("on"), &frame(b'Z', b"I")[..]].concat();
-                socket.write_all(&ready).await.unwrap();
-                socket
-            });
+            let (connected, socket) = tokio::join!(self.connector.connect_tapped(), self.accept());
             (connected.unwrap(), socket)
+        }
+
+        /// The server's side of a login.
+        async fn accept(&self) -> TcpStream {
+            let (mut socket, _) = self.listener.accept().await.unwrap();
+            let length = socket.read_u32().await.unwrap();
+            socket.read_exact(&mut vec![0; length as usize - 4]).await.unwrap();
+            let ready = [&frame(b'R', &[0; 4]), &status("on"), &frame(b'Z', b"I")[..]].concat();
+            socket.write_all(&ready).await.unwrap();
+            socket
         }
 
         /// Whether the server is doubted after it has said `words` and hung up.
@@ -306,5 +309,35 @@ mod tests {
         fake.server.publish(Belief::new(State::Down, Generation(1)));
         let error = timeout(SOON, attempt).await.unwrap().unwrap().unwrap_err();
         assert_eq!(ConnectFailure::under(&error), Some(ConnectFailure::NotAdmitted));
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_nobody_polls_any_more_does_not_hold_up_a_shutdown() {
+        let fake = Fake::start(SOON).await;
+        let mut attempt = std::pin::pin!(fake.connector.connect());
+        assert!(poll_fn(|cx| Poll::Ready(attempt.as_mut().poll(cx).is_pending())).await);
+        let _socket = fake.listener.accept().await.unwrap();
+        fake.server.close();
+        timeout(SOON / 4, fake.server.drained()).await.expect("the attempt ends by itself");
+    }
+
+    #[tokio::test]
+    async fn a_connection_outlives_the_runtime_in_which_it_was_asked_for() {
+        let fake = Fake::start(SOON).await;
+        let (connector, made) = (fake.connector.clone(), tokio::sync::oneshot::channel());
+        let elsewhere = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let connected = runtime.block_on(connector.connect_tapped()).unwrap();
+            made.0.send((connected, runtime)).map_err(drop).unwrap();
+        });
+        let mut socket = fake.accept().await;
+        let (Connected { client, .. }, idle) = timeout(SOON, made.1).await.unwrap().unwrap();
+        elsewhere.join().unwrap();
+        let answered = tokio::spawn(async move { client.simple_query("").await });
+        let query = socket.read_u8().await.unwrap();
+        assert_eq!(query, b'Q');
+        socket.write_all(&[frame(b'I', &[]), frame(b'Z', b"I")].concat()).await.unwrap();
+        timeout(SOON / 4, answered).await.expect("the other runtime drives nothing").unwrap().unwrap();
+        idle.shutdown_background();
     }
 }
