@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pgdetour::{
     config::Pings,
-    health::{Change, Signal, State},
+    health::{Action, Cause, Change, Finding, Health, Signal, State},
 };
 use proptest::prelude::*;
 
@@ -208,4 +208,14 @@ proptest! {
             prop_assert!((0.899..=1.101).contains(&ratio), "{ratio}");
         }
     }
+}
+
+#[test]
+fn a_server_whose_outage_was_taken_over_is_settled_by_a_failed_ping_too() {
+    let (now, refused) = (base(), Cause::new("refused"));
+    let mut health = Health::new(Pings::default(), now, 7);
+    health.resume(now, refused.clone(), now);
+    let Action::Ping(order) = health.poll(now) else { panic!("its first ping is due at once") };
+    assert!(health.on(Signal::Ping(order.id, Finding::Failed(refused)), now).is_empty());
+    assert!(health.is_settled(), "a reload waits for this: it must not take as long as the outage");
 }

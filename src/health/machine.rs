@@ -312,9 +312,7 @@ impl Health {
             }
             Status::Down(outage) | Status::Recovering { outage, .. } => {
                 let outage = Outage { cause, ..outage.clone() };
-                self.status = Status::Down(outage);
-                self.round = None;
-                self.due = self.next_due(now);
+                self.end_round(Status::Down(outage), now);
                 Vec::new()
             }
         }
