@@ -7,7 +7,7 @@ use tokio::{sync::mpsc, task::AbortHandle};
 use super::{probe::Probe, worker::Message};
 use crate::{
     config::{AliasName, Role, ServerConfig},
-    health::{Belief, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
+    health::{Belief, Cause, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
     observe::{Event, EventKind},
     plan::{Known, Table},
     pool::Server,
@@ -45,6 +45,23 @@ impl<S> Outbox<S> {
 impl<S> Clone for Outbox<S> {
     fn clone(&self) -> Self {
         Self { server: self.server, sender: self.sender.clone() }
+    }
+}
+
+/// What a ping has found. It is sent on drop, since the worker waits for each ping, also for one that panics.
+struct Report<S> {
+    outbox: Outbox<S>,
+    order: Order,
+    asked: Option<u64>,
+    found: Option<(Finding, Option<S>)>,
+}
+
+impl<S> Drop for Report<S> {
+    fn drop(&mut self) {
+        let panicked = || (Finding::Inconclusive(Cause::new("the ping has panicked")), None);
+        let (finding, fresh) = self.found.take().unwrap_or_else(panicked);
+        let (order, asked) = (self.order, self.asked);
+        self.outbox.send(|server| Message::Pinged { server, order, finding, fresh, asked });
     }
 }
 
@@ -104,9 +121,9 @@ impl<P: Probe> Watched<P> {
         let kept = self.kept.as_ref().filter(|_| order.over == Over::Kept);
         let (session, asked) = (kept.map(|kept| kept.session.clone()), kept.map(|kept| kept.number));
         tokio::spawn(async move {
+            let mut report = Report { outbox, order, asked, found: None };
             let ended = tokio::time::timeout(order.timeout, ask(&probe, order.over, session)).await;
-            let (finding, fresh) = ended.unwrap_or((Finding::Silent, None));
-            outbox.send(|server| Message::Pinged { server, order, finding, fresh, asked });
+            report.found = Some(ended.unwrap_or((Finding::Silent, None)));
         });
     }
 
@@ -214,7 +231,7 @@ mod tests {
         health::{Facts, PingId},
     };
 
-    /// A server whose session 1 never answers, and whose others do.
+    /// A server whose session 1 never answers, session 3 makes its ping panic, and whose others answer.
     #[derive(Clone)]
     struct OneHangs;
 
@@ -226,8 +243,10 @@ mod tests {
         }
 
         async fn ask(&self, session: &u64) -> Finding {
-            if *session == 1 {
-                std::future::pending::<()>().await;
+            match *session {
+                1 => std::future::pending().await,
+                3 => panic!("this is not PostgreSQL"),
+                _ => {}
             }
             Finding::Answered(Facts { role: Role::Replica, timeline: None, system: None, position: None })
         }
@@ -237,15 +256,19 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_ping_that_ends_with_an_old_session_leaves_the_new_one_watched() {
+    fn watched() -> (Watched<OneHangs>, mpsc::UnboundedReceiver<Message<u64>>) {
         let config = Config::builder().server("primary", Role::Primary, "postgres://app@localhost/app").build();
         let config = config.expect("it holds");
         let AliasKind::Server(declared) = &config.aliases[0].kind else { panic!("it is a server") };
         let server = Arc::new(Server::new(config.aliases[0].name.clone(), "db".to_owned(), Arc::new(Notify::new())));
-        let (sender, mut inbox) = mpsc::unbounded_channel();
+        let (sender, inbox) = mpsc::unbounded_channel();
         let outbox = Outbox { server: 0, sender };
-        let mut watched = Watched::new(server, declared, OneHangs, outbox, crate::clock::now());
+        (Watched::new(server, declared, OneHangs, outbox, crate::clock::now()), inbox)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_that_ends_with_an_old_session_leaves_the_new_one_watched() {
+        let (mut watched, mut inbox) = watched();
         watched.watch(1);
         let order = |id, over| Order { id: PingId(id), over, timeout: Duration::from_secs(id) };
         watched.ping(order(3, Over::Kept));
@@ -258,5 +281,15 @@ mod tests {
             watched.keep(&finding, fresh, asked);
         }
         assert_eq!(watched.kept.as_ref().map(|kept| kept.session), Some(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_ping_that_panics_is_told_like_any_other() {
+        let (mut watched, mut inbox) = watched();
+        watched.watch(3);
+        watched.ping(Order { id: PingId(1), over: Over::Kept, timeout: Duration::from_secs(1) });
+        let told = tokio::time::timeout(Duration::from_secs(60), inbox.recv()).await;
+        let Ok(Some(Message::Pinged { finding, .. })) = told else { panic!("it is waited for for ever") };
+        assert!(matches!(finding, Finding::Inconclusive(_)));
     }
 }
