@@ -3,6 +3,8 @@
 
 mod ping;
 mod probe;
+#[cfg(test)]
+mod tests;
 mod watched;
 mod worker;
 
