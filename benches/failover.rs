@@ -292,7 +292,12 @@ async fn busy(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>> {
     let mut transitions = Spread::default();
     for _ in 0..repeats.unwrap_or(1) {
         let ms = Duration::from_millis;
-        let pings = Pings { ping_timeout: ms(300), monitoring_ping_frequency: ms(500), ..Pings::brisk() };
+        let pings = Pings {
+            ping_timeout: ms(300),
+            monitoring_ping_frequency: ms(500),
+            outage_ping_frequency: ms(500),
+            ..Pings::brisk()
+        };
         let config = config(&cluster, pings, pool())?;
         lines.drain();
         tokio::task::spawn_blocking(move || compute(config)).await??;

@@ -64,9 +64,10 @@ where
 
     // Cancel safety: deadpool's `get` gives its slot and its half-made connection up when it is dropped.
     async fn acquire(&self) -> Result<Self::Connection, AcquireError> {
-        let object = self.pool.get().await.map_err(acquire_error)?;
-        let tap = (self.tap_of)(&object);
-        Ok(Lent { object, tap })
+        match self.pool.get().await {
+            Ok(object) => Ok(Lent { tap: (self.tap_of)(&object), object }),
+            Err(error) => Err(acquire_error(error)),
+        }
     }
 
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send {

@@ -1,6 +1,6 @@
 //! A handle to one alias: it stands where a pool stood.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
 use super::{DefaultBackend, Inner, error::Error, lease::Lease, line::Line};
 use crate::{config::AliasName, plan::Plan, policy::Fault, pool::Backend};
@@ -24,11 +24,9 @@ impl<B: Backend> Alias<B> {
     /// # Cancel safety
     ///
     /// Cancel safe: a dropped call takes no connection.
-    pub async fn get(&self) -> Result<Lease<B>, Error> {
-        if self.line.is_retired() {
-            return self.router.line(self.line.name.as_str())?.get().await;
-        }
-        self.line.get().await
+    pub fn get(&self) -> impl Future<Output = Result<Lease<B>, Error>> + Send {
+        // Not a future around a future: each would move the connection once more.
+        self.line.get(&self.router)
     }
 
     /// The alias that declares the server to which a request would go now; `None` when there is no usable one.

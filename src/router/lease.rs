@@ -83,22 +83,22 @@ impl<B: Backend> DerefMut for Lease<B> {
 
 impl<B: Backend> Drop for Lease<B> {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
+        let Some(connection) = &self.connection else { return };
         let cell = &self.server.cell;
         cell.take_back();
-        let lost = B::is_closed(&connection);
+        let lost = B::is_closed(connection);
         if lost {
             cell.count_failed();
             self.server.doubt(self.generation);
         }
         let stale = cell.belief().generation() != self.generation;
-        if lost || stale || std::thread::panicking() {
-            return B::discard(connection);
-        }
-        match B::condition(&connection) {
-            Condition::Clean | Condition::Unknown => drop(connection),
-            Condition::Busy => settle::<B>(connection),
-            Condition::Dirty => B::discard(connection),
+        let unfit = lost || stale || std::thread::panicking();
+        let condition = if unfit { Condition::Dirty } else { B::condition(connection) };
+        // A clean one is left where it is, to be dropped without being moved.
+        match condition {
+            Condition::Clean | Condition::Unknown => {}
+            Condition::Busy => self.connection.take().into_iter().for_each(settle::<B>),
+            Condition::Dirty => self.connection.take().into_iter().for_each(B::discard),
         }
     }
 }

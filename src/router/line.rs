@@ -11,6 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 
 use super::{
+    Inner,
     error::{Error, Refusal},
     lease::Lease,
 };
@@ -67,13 +68,12 @@ impl<B: Send + Sync> Candidate for Stop<B> {
 impl<B: Backend> Line<B> {
     /// Takes a connection along the plan.
     ///
-    /// The common case reads one atomic word, polls the pool once, and reads no clock.
-    pub(super) async fn get(&self) -> Result<Lease<B>, Error> {
-        let Some(choice) = self.route.choose() else { return Err(self.nowhere(Vec::new())) };
-        if !choice.clear || choice.detour {
-            return self.get_along(None).await;
-        }
-        let stop = choice.candidate;
+    /// The common case reads one atomic word, polls the pool once, and reads no clock. All others are boxed, so that its
+    /// future stays small.
+    pub(super) async fn get(&self, router: &Inner<B>) -> Result<Lease<B>, Error> {
+        let Some(Choice { candidate: stop, detour: false, clear: true }) = self.route.choose() else {
+            return self.get_elsewhere(router).await;
+        };
         let generation = stop.belief().generation();
         let mut acquire = pin!(stop.pool.acquire());
         match poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await {
@@ -82,21 +82,34 @@ impl<B: Backend> Line<B> {
             }
             Poll::Ready(Ok(connection)) => {
                 B::discard(connection);
-                self.get_along(None).await
+                Box::pin(self.get_along(None)).await
             }
             Poll::Ready(Err(error)) => match self.refused(stop, generation, error) {
-                Some(refusal) => self.get_along(Some((stop, refusal))).await,
+                Some(refusal) => Box::pin(self.get_along(Some((stop, refusal)))).await,
                 None => Err(self.overloaded(stop)),
             },
             Poll::Pending => {
                 let deadline = clock::now() + self.acquire_timeout;
-                match self.attempt(stop, acquire, deadline).await {
+                match Box::pin(self.attempt(stop, acquire, deadline)).await {
                     Ok((connection, generation)) => Ok(Lease::new(connection, &stop.server, generation, false)),
                     Err(Miss::Late) => Err(self.overloaded(stop)),
-                    Err(Miss::Refused(refusal)) => self.get_from(Some((stop, refusal)), deadline).await,
+                    Err(Miss::Refused(refusal)) => Box::pin(self.get_from(Some((stop, refusal)), deadline)).await,
                 }
             }
         }
+    }
+
+    /// When something speaks against the alias's own server, or a reload has put another line in this one's place.
+    fn get_elsewhere<'a>(
+        &'a self,
+        router: &'a Inner<B>,
+    ) -> Pin<Box<dyn Future<Output = Result<Lease<B>, Error>> + Send + 'a>> {
+        Box::pin(async move {
+            match self.is_retired() {
+                true => router.line(self.name.as_str())?.get(router).await,
+                false => self.get_along(None).await,
+            }
+        })
     }
 
     async fn get_along(&self, tried: Option<(&Stop<B>, Refusal)>) -> Result<Lease<B>, Error> {
