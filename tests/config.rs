@@ -201,6 +201,14 @@ fn code_says_the_same_as_a_file() {
 }
 
 #[test]
+fn a_pool_sized_in_code_has_the_detour_of_one_sized_in_a_file() {
+    for max_size in [1, 3, 40] {
+        let file = Config::from_toml(&format!("max_size = {max_size}\n{PAIR}")).unwrap();
+        assert_eq!(file.alias("replica").unwrap().pool, PoolSettings::of_size(max_size));
+    }
+}
+
+#[test]
 fn the_table_of_keys_tells_the_defaults() {
     let mut written = String::new();
     for key in KEYS.iter().filter(|key| key.is_global()) {

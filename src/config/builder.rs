@@ -46,7 +46,7 @@ impl ConfigBuilder {
         self
     }
 
-    /// How every alias is pooled that has no pool settings of its own.
+    /// How every alias is pooled that has no pool settings of its own; see [`PoolSettings::of_size`].
     pub fn pool(mut self, pool: PoolSettings) -> Self {
         self.raw.numbers.set_pool(&pool, "");
         self

@@ -199,7 +199,8 @@ impl Checker<'_> {
             let found = self.raw.aliases.iter().find(|alias| alias.name.as_str() == wanted);
             let problem = match found {
                 None => {
-                    let declared = self.raw.aliases.iter().map(|alias| alias.name.as_str());
+                    let fits = |alias: &&RawAlias| !(servers && alias.members.is_some());
+                    let declared = self.raw.aliases.iter().filter(fits).map(|alias| alias.name.as_str());
                     Problem::none_of(&format!("there is no alias `{wanted}`"), wanted, declared)
                 }
                 Some(alias) if servers && alias.members.is_some() => Problem::new(

@@ -56,7 +56,7 @@ impl<'a> Layered<'a> {
     pub(super) fn pool(&self, url_timeout: Option<Duration>) -> PoolSettings {
         let defaults = PoolSettings::default();
         let max_size = self.count("max_size", defaults.max_size);
-        let detour_size = self.count("detour_size", (max_size / 2).max(1));
+        let detour_size = self.count("detour_size", PoolSettings::of_size(max_size).detour_size);
         let connect_timeout = match (self.alias.durations.get("connect_timeout"), url_timeout) {
             (Some(given), _) => given.value,
             (None, Some(timeout)) => timeout,

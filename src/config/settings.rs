@@ -54,12 +54,12 @@ impl Pings {
     }
 }
 
-/// How the connections to one server are pooled.
+/// How the connections to one server are pooled. In code, start from [`PoolSettings::of_size`]: it sizes the detour along.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolSettings {
     /// Connections to the alias's own server at most. Default 16.
     pub max_size: usize,
-    /// Connections on each failover target at most, in a pool of their own. Default half of `max_size`, at least 1.
+    /// Connections on each failover target at most, in a pool of their own. In a file, the default is half of `max_size`, at least 1.
     pub detour_size: usize,
     /// Connections that each detour pool keeps open, so that a detour does not start with a connect. Default 1.
     pub min_idle: usize,
@@ -78,5 +78,22 @@ impl Default for PoolSettings {
             acquire_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
         }
+    }
+}
+
+impl PoolSettings {
+    /// At most `max_size` connections to the alias's own server, and half as many, at least 1, on each failover target: what
+    /// a file that says only `max_size` gives. The rest has its defaults.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use pgdetour::config::PoolSettings;
+    ///
+    /// let pool = PoolSettings { acquire_timeout: Duration::from_secs(1), ..PoolSettings::of_size(40) };
+    /// assert_eq!((pool.max_size, pool.detour_size), (40, 20));
+    /// ```
+    #[must_use]
+    pub fn of_size(max_size: usize) -> Self {
+        Self { max_size, detour_size: (max_size / 2).max(1), ..Self::default() }
     }
 }

@@ -41,7 +41,7 @@ impl<B: Backend> Alias<B> {
         of(&self.line)
     }
 
-    /// Where a request would go now, and why.
+    /// Where a request would go now, and why. After a shutdown: as it was last.
     #[must_use]
     pub fn explain(&self) -> Plan {
         self.router.line(self.line.name.as_str()).map_or_else(|_| self.line.explain(), |line| line.explain())

@@ -22,7 +22,9 @@ use crate::{
 /// `&**lease`.
 ///
 /// Dropping it gives the connection back, unless it is closed or dirty, its server has been down in between, or the thread is
-/// panicking: then the connection is closed.
+/// panicking: then the connection is closed. What a session keeps (`SET`, advisory locks, temporary tables) is not reset.
+///
+/// It does not keep the router running: with the last [`Router`](crate::Router) and [`Alias`](crate::Alias) its session ends too.
 pub struct Lease<B: Backend = DefaultBackend> {
     /// There until `drop`.
     connection: Option<B::Connection>,

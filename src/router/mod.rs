@@ -33,10 +33,10 @@ pub type DefaultBackend = crate::pool::Bb8Postgres;
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 pub type DefaultBackend = crate::pool::NoBackend;
 
-/// A pooled connection manager that knows which servers answer, and sends each request to one that does.
+/// Stands where a pool stood: knows which servers answer, and sends each request to one that does.
 ///
 /// Cloning is cheap. When the last clone of the router and of its aliases is dropped, every task ends and every session is
-/// closed.
+/// closed, those on loan too.
 pub struct Router<B: Backend = DefaultBackend> {
     inner: Arc<Inner<B>>,
 }
@@ -77,11 +77,16 @@ impl<B: FromSpec> Router<B> {
 }
 
 impl<B: Backend> Router<B> {
-    /// Starts a router over pools that `build` makes: one for each alias that is a server, and one for each detour.
+    /// Starts a router over pools that `build` makes: one for each alias that is a server, and one for each detour. It is called
+    /// again at each reload.
     ///
     /// # Errors
     ///
     /// As [`Router::start`], and what `build` returns.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves nothing behind.
     pub async fn start_with(
         config: Config,
         build: impl Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync + 'static,
@@ -117,7 +122,7 @@ impl<B: Backend> Router<B> {
         self.inner.topology.load().shared.table.load_full()
     }
 
-    /// The configuration it runs.
+    /// The configuration it runs: to reload it changed, build another and give that to [`Router::reload`].
     #[must_use]
     pub fn config(&self) -> Arc<Config> {
         Arc::clone(&self.inner.topology.load().config)
@@ -163,7 +168,8 @@ impl<B: Backend> Router<B> {
         Ok(())
     }
 
-    /// Ends: no more requests, and every session is closed, lent ones too. Waits until that is so.
+    /// Ends: no more requests, and every session is closed at once, those on loan too. Waits until that is so. To end
+    /// gracefully, finish your requests first.
     ///
     /// # Cancel safety
     ///
