@@ -46,15 +46,15 @@ fn json(output: &Output) -> Value {
 
 /// A directory for temporary files that the servers' user may enter.
 fn temporary() -> TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    let dir = tempfile::tempdir().expect("a directory can be made");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("it is ours");
     dir
 }
 
 /// Waits until nothing is in it: what a process leaves behind, its guard removes right after its end.
 async fn empty(dir: &Path) {
     let emptied = async {
-        while fs::read_dir(dir).unwrap().next().is_some() {
+        while fs::read_dir(dir).expect("it is there").next().is_some() {
             tokio::task::yield_now().await;
         }
     };
@@ -66,7 +66,8 @@ async fn demo(fault: &str) -> Value {
     let dir = temporary();
     let times = ["--before", "300ms", "--outage", "700ms", "--after", "200ms", "--rate", "100"];
     let mut command = pgdetour(&["demo", "--json", "--fault", fault]);
-    let output = timeout(SOON, command.args(times).env("TMPDIR", dir.path()).output()).await.unwrap().unwrap();
+    let output = timeout(SOON, command.args(times).env("TMPDIR", dir.path()).output()).await;
+    let output = output.expect("it ends").expect("it starts");
     let summary = json(&output);
     assert!(output.status.success(), "{summary:#}\n{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!((&summary["failed"], &summary["came_back"]), (&0.into(), &true.into()), "{summary:#}");
@@ -78,7 +79,7 @@ async fn demo(fault: &str) -> Value {
 async fn outage(fault: &str) {
     let summary = demo(fault).await;
     assert_eq!(summary["outages"], 1, "{summary:#}");
-    assert!(summary["detoured"].as_u64().unwrap() > 0, "{summary:#}");
+    assert!(summary["detoured"].as_u64() > Some(0), "{summary:#}");
     assert!(summary["time_to_detect_ms"].is_number() && summary["time_to_return_ms"].is_number(), "{summary:#}");
 }
 
@@ -135,7 +136,7 @@ async fn a_demo_that_is_interrupted_leaves_nothing_behind() {
         let mut ports: Vec<u16> = Vec::new();
         while let Some(line) = timeout(SOON, lines.next_line()).await.unwrap().unwrap() {
             let numbers =
-                line.split("127.0.0.1:").skip(1).filter_map(|rest| rest.split(',').next()?.parse::<u16>().ok());
+                line.split("127.0.0.1:").skip(1).filter_map(|rest| rest.split([',', ' ']).next()?.parse::<u16>().ok());
             ports.extend(numbers);
             if line.contains("fault:") {
                 break;
@@ -162,7 +163,7 @@ async fn a_demo_without_postgresql_says_what_to_do() {
 
 fn file(dir: &TempDir, text: &str) -> PathBuf {
     let path = dir.path().join("pgdetour.toml");
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("the directory is ours");
     path
 }
 

@@ -29,12 +29,12 @@ impl Fault {
     /// What happens, as a headline has it.
     pub(super) fn headline(self) -> &'static str {
         match self {
-            Self::Kill => "a replica's postmaster is killed (kill -9)",
-            Self::Crash => "all processes of a replica are killed (kill -9)",
-            Self::Stop => "a replica is shut down",
-            Self::Immediate => "a replica is shut down at once",
-            Self::Freeze => "a replica freezes (SIGSTOP)",
-            Self::Terminate => "a replica's sessions are cut (pg_terminate_backend)",
+            Self::Kill => "kill -9 of the replica's postmaster",
+            Self::Crash => "kill -9 of all the replica's processes",
+            Self::Stop => "fast shutdown of the replica",
+            Self::Immediate => "immediate shutdown of the replica",
+            Self::Freeze => "the replica freezes (SIGSTOP)",
+            Self::Terminate => "pg_terminate_backend on the replica",
         }
     }
 

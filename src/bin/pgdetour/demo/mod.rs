@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgdetour::Event;
+use pgdetour::{Event, testkit::Server};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     task::JoinSet,
@@ -109,9 +109,9 @@ impl Teller<'_> {
         if self.args.json {
             return;
         }
-        let (fault, rate) = (self.args.fault.headline(), self.args.rate);
+        let fault = self.args.fault.headline();
         let title = self.screen.paint.text(Tone::Strong, "pgdetour demo");
-        self.screen.say(&format!("{title}: {fault} under {rate} reads a second\n"));
+        self.screen.say(&format!("{title}: {fault}\n"));
         self.screen.say("\n  starting a primary and a streaming replica ...");
     }
 
@@ -119,15 +119,9 @@ impl Teller<'_> {
         if self.args.json {
             return;
         }
-        let (primary, replica) = (stage.primary(), stage.replica());
-        self.screen.say(&format!("  ready after {}", brief(took)));
-        self.screen.say(&format!(
-            "  primary {}:{}, replica {}:{}\n",
-            primary.host(),
-            primary.port(),
-            replica.host(),
-            replica.port()
-        ));
+        let (primary, replica) = (address(stage.primary()), address(stage.replica()));
+        self.screen.say(&format!("  ready after {}: {primary} and {replica}", brief(took)));
+        self.screen.say(&format!("  {} reads a second through alias `replica`\n", self.args.rate));
         self.screen.say("");
     }
 
@@ -231,6 +225,10 @@ impl Teller<'_> {
         let fine = story.complaints(self.args.fault.is_outage()).is_empty();
         Ok(if fine { Exit::Fine } else { Exit::Failed })
     }
+}
+
+fn address(server: &Server) -> String {
+    format!("{}:{}", server.host(), server.port())
 }
 
 fn take(story: &mut Story, news: News) {

@@ -18,6 +18,8 @@ use crate::paint::Paint;
 const USUAL_WIDTH: usize = 80;
 /// A narrower one breaks lines.
 const LEAST_WIDTH: usize = 40;
+/// Columns before the text of a line that goes on.
+const INDENT: usize = 12;
 
 /// An output that several threads write to. What cannot be written is lost: who closed the output does not want it.
 pub(super) struct Screen {
@@ -46,9 +48,11 @@ impl Screen {
 
     /// Writes text that stays, above what is drawn again.
     pub(super) fn say(&self, text: &str) {
+        let text = text.trim_end_matches('\n');
+        let text = if self.paint.terminal { wrapped(text, self.width()) } else { text.to_owned() };
         let mut inner = self.inner();
         let _ = inner.change(|inner, frame| {
-            writeln!(frame, "{}", text.trim_end_matches('\n'))?;
+            writeln!(frame, "{text}")?;
             inner.draw(frame)
         });
     }
@@ -104,8 +108,45 @@ impl Drop for Screen {
     }
 }
 
+/// Breaks a line between words, where it would be broken within one. Escape sequences have no width.
+fn wrapped(text: &str, width: usize) -> String {
+    let (mut lines, mut column) = (String::new(), 0);
+    for (index, word) in text.split(' ').enumerate() {
+        let length = visible(word);
+        if index > 0 && column + 1 + length > width {
+            lines.push_str(&format!("\n{}", " ".repeat(INDENT)));
+            column = INDENT;
+        } else if index > 0 {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push_str(word);
+        column += length;
+    }
+    lines
+}
+
+/// How many columns a word takes. The only escape sequences here set colours: they end with an `m`.
+fn visible(word: &str) -> usize {
+    let mut parts = word.split('\x1b');
+    let first = parts.next().unwrap_or_default().chars().count();
+    first + parts.map(|part| part.split_once('m').map_or(0, |(_, text)| text.chars().count())).sum::<usize>()
+}
+
 impl fmt::Debug for Screen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Screen").field("paint", &self.paint).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_broken_between_words_and_colours_take_no_room() {
+        let text = "1.0 s \x1b[31mERROR\x1b[0m outage opened cause=refused";
+        assert_eq!(wrapped(text, 30), "1.0 s \x1b[31mERROR\x1b[0m outage opened\n            cause=refused");
+        assert_eq!(wrapped(text, 80), text);
     }
 }

@@ -24,30 +24,15 @@ pub(super) fn lines(story: &Story, fault: Fault, rate: u32, paint: Paint) -> Vec
         format!("  {name:<15} {}  {}", paint.text(tone, &format!("{value:>9}")), paint.text(Tone::Faint, says))
     };
     let mut lines = vec![
-        row(
-            "reads",
-            story.reads.len().to_string(),
-            Tone::Strong,
-            &format!("{rate} a second, each retried once if it fails"),
-        ),
-        row("failed", story.failed().to_string(), failed_tone, "in both attempts"),
-        row("retried", story.retried().to_string(), Tone::Strong, "answered or failed at the second attempt"),
+        row("reads", story.reads.len().to_string(), Tone::Strong, &format!("{rate} a second")),
+        row("failed", story.failed().to_string(), failed_tone, "neither attempt was answered"),
+        row("retried", story.retried().to_string(), Tone::Strong, "made a second attempt"),
         row("detoured", story.detoured().to_string(), Tone::Strong, "answered by the primary"),
-        row("longest gap", brief(story.longest_gap()), Tone::Strong, "without an answered read"),
+        row("longest gap", brief(story.longest_gap()), Tone::Strong, "between two answered reads"),
     ];
     if fault.is_outage() {
-        lines.push(row(
-            "time to detect",
-            time(story.time_to_detect()),
-            Tone::Strong,
-            "from the fault to the outage's log line",
-        ));
-        lines.push(row(
-            "time to return",
-            time(story.time_to_return()),
-            Tone::Strong,
-            "from a server that answers to all reads on it",
-        ));
+        lines.push(row("time to detect", time(story.time_to_detect()), Tone::Strong, "from fault to outage"));
+        lines.push(row("time to return", time(story.time_to_return()), Tone::Strong, "from answering to all reads"));
     }
     lines.push(String::new());
     lines.extend(verdict(story, fault, paint));
@@ -61,7 +46,7 @@ fn verdict(story: &Story, fault: Fault, paint: Paint) -> Vec<String> {
     let reasons = story.reads.iter().filter_map(|read| read.served.as_ref().err());
     lines.extend(reasons.take(REASONS).map(|reason| format!("    {reason}")));
     if complaints.is_empty() {
-        let sessions = story.cut.map(|cut| format!("no outage: the server was up all along; {cut} sessions were cut"));
+        let sessions = story.cut.map(|cut| format!("no outage: it was up all along; {cut} sessions were cut"));
         let quiet = if fault.is_outage() && story.when(Moment::Outage).is_none() {
             "repaired before anybody noticed"
         } else {
