@@ -256,6 +256,11 @@ impl Cell {
         self.leases.0.fetch_add(u64::from(u32::MAX), Ordering::Relaxed);
     }
 
+    /// Counts a lease that is out no more without an answer from the server: that its caller gave up waiting is no sign of life.
+    pub fn give_up(&self) {
+        self.leases.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// How many leases are out and have come back.
     #[must_use]
     pub fn leases(&self) -> Leases {
@@ -340,6 +345,9 @@ mod tests {
         cell.take_back();
         assert_eq!(cell.leases(), Leases { out: 1, returned: 1 });
         cell.take_back();
+        assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
+        cell.lend();
+        cell.give_up();
         assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
     }
 }

@@ -87,7 +87,6 @@ impl<B: Backend> Drop for Lease<B> {
     fn drop(&mut self) {
         let Some(connection) = &self.connection else { return };
         let cell = &self.server.cell;
-        cell.take_back();
         let lost = B::is_closed(connection);
         if lost {
             cell.count_failed();
@@ -96,11 +95,17 @@ impl<B: Backend> Drop for Lease<B> {
         let stale = cell.belief().generation() != self.generation;
         let unfit = lost || stale || std::thread::panicking();
         let condition = if unfit { Condition::Dirty } else { B::condition(connection) };
+        if condition == Condition::Busy {
+            let unanswered = Unanswered(Arc::clone(&self.server));
+            if let Some(busy) = self.connection.take() {
+                settle::<B>(busy, unanswered);
+            }
+            return;
+        }
+        cell.take_back();
         // A clean one is left where it is, to be dropped without being moved.
-        match condition {
-            Condition::Clean | Condition::Unknown => {}
-            Condition::Busy => self.connection.take().into_iter().for_each(settle::<B>),
-            Condition::Dirty => self.connection.take().into_iter().for_each(B::discard),
+        if condition == Condition::Dirty {
+            self.connection.take().into_iter().for_each(B::discard);
         }
     }
 }
@@ -109,12 +114,38 @@ impl<B: Backend> Drop for Lease<B> {
 /// runs on does not.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// Counts as a lease that is out, and not as one that has come back: whoever waits for a connection, and a connection that came back
+/// before the server had answered. So a server that answers nobody is found silent, however soon its callers give up.
+pub(super) struct Unanswered(Arc<Server>);
+
+impl Unanswered {
+    pub(super) fn waiting_for(server: &Arc<Server>) -> Self {
+        server.cell.lend();
+        Self(Arc::clone(server))
+    }
+
+    fn answered(self) {
+        // One more goes out and comes back; the drop then ends this one.
+        self.0.cell.lend();
+        self.0.cell.take_back();
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        self.0.cell.give_up();
+    }
+}
+
 /// Gives a busy connection back once it is clean, or closes it.
-fn settle<B: Backend>(connection: B::Connection) {
+fn settle<B: Backend>(connection: B::Connection, lease: Unanswered) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
     runtime.spawn(async move {
         match tokio::time::timeout(SETTLE, B::settled(&connection)).await {
-            Ok(Condition::Clean | Condition::Unknown) => drop(connection),
+            Ok(Condition::Clean | Condition::Unknown) => {
+                drop(connection);
+                lease.answered();
+            }
             Ok(Condition::Busy | Condition::Dirty) | Err(_) => B::discard(connection),
         }
     });

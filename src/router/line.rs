@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use super::{
     Inner,
     error::{Error, Refusal},
-    lease::Lease,
+    lease::{Lease, Unanswered},
 };
 use crate::{
     clock,
@@ -154,6 +154,7 @@ impl<B: Backend> Line<B> {
         F: Future<Output = Result<B::Connection, AcquireError>>,
     {
         let generation = stop.belief().generation();
+        let _unanswered = Unanswered::waiting_for(&stop.server);
         let work = async {
             let mut connection = first.as_mut().await;
             // At worst every idle connection is dead: each is tried once, and then a new one.

@@ -1,13 +1,14 @@
 //! A server that is gone: its reads go to the primary and come back (F01, F02, F05, F08).
 
 use pgdetour::{
-    EventKind,
+    EventKind, Router,
+    config::Pings,
     health::State,
     pool::{Bb8Postgres, DeadpoolPostgres},
     testkit::Stop,
 };
 
-use crate::harness::{Load, Pair, Story, Subject, Tested, until};
+use crate::harness::{Load, MS, Pair, Story, Subject, Tested, number, quick, until};
 
 #[derive(Clone, Copy)]
 enum Blow {
@@ -98,4 +99,29 @@ async fn no_read_fails_or_hangs_on_a_frozen_replica() -> Tested {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_bb8_too_no_read_hangs_on_a_frozen_replica() -> Tested {
     no_read_fails::<Bb8Postgres>(Blow::Freeze).await
+}
+
+/// Callers that give up long before `slow_after` leave no lease out for that long, and soon no connection either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_replica_is_found_out_by_callers_that_give_up_early() -> Tested {
+    let pair = Pair::start().await?;
+    let pings = Pings { monitoring_ping_frequency: 600_000 * MS, ..quick() };
+    let router: Router<DeadpoolPostgres> = Router::start(pair.config().pings(pings).build()?).await?;
+    let (replica, mut story) = (router.alias("replica")?, Story::of(&router));
+    let read = async || -> Result<i64, Box<dyn std::error::Error>> {
+        Ok(number(&replica.get().await?, "SELECT 1::int8").await?)
+    };
+    assert_eq!(read().await?, 1);
+    pair.replica().freeze().await?;
+    let impatient = async {
+        loop {
+            // That it fails for want of time is the point.
+            let _ = tokio::time::timeout(20 * MS, read()).await;
+        }
+    };
+    tokio::select! {
+        () = impatient => {}
+        opened = story.until("replica", "outage_opened") => drop(opened?),
+    }
+    Ok(())
 }
