@@ -5,8 +5,8 @@ use std::{
     sync::{
         Arc, Barrier,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
-    thread,
     time::Duration,
 };
 
@@ -122,13 +122,14 @@ fn an_application_that_blocks_all_its_workers_opens_no_outage() -> Tested {
     let replica = router.alias("replica")?;
     let lease = runtime.block_on(replica.get())?;
     let busy = Arc::new(Barrier::new(workers + 1));
+    // The fault itself: workers that wait for an answer, for five seconds, without letting their other tasks go on.
     let blocked: Vec<_> = (0..workers)
         .map(|_| {
-            let busy = Arc::clone(&busy);
+            let (busy, (silent, answer)) = (Arc::clone(&busy), mpsc::channel::<()>());
             runtime.spawn(async move {
                 busy.wait();
-                // The fault itself: a worker that does not come back to its tasks for five seconds.
-                thread::sleep(Duration::from_secs(5));
+                let _ = answer.recv_timeout(Duration::from_secs(5));
+                drop(silent);
             })
         })
         .collect();

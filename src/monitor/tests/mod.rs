@@ -1,0 +1,127 @@
+//! The worker over servers that are not there, on a clock that runs as fast as nothing happens: hours in milliseconds.
+
+mod fake;
+mod outages;
+mod pace;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Notify, mpsc, oneshot},
+    time::timeout,
+};
+
+use self::fake::{Fake, Manner};
+use super::{Command, Shared, Worker};
+use crate::{
+    clock,
+    config::{Config, ConfigBuilder, Role},
+    health::Belief,
+    observe::{EventKind, Events, Observer},
+    plan::Table,
+    pool::Server,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A worker at work over fake servers.
+struct Bench {
+    config: Arc<Config>,
+    fakes: Vec<Fake>,
+    servers: Vec<Arc<Server>>,
+    shared: Shared,
+    commands: mpsc::UnboundedSender<Command>,
+    events: Events,
+    start: Instant,
+}
+
+/// A primary and a replica, with every frequency at its default.
+fn pair() -> ConfigBuilder {
+    Config::builder().server("primary", Role::Primary, "postgres://app@127.0.0.1:1/app").server(
+        "replica",
+        Role::Replica,
+        "postgres://app@127.0.0.1:2/app",
+    )
+}
+
+impl Bench {
+    /// Starts a worker over the servers of `config`; `prepare` says how each behaves from the start.
+    fn start(config: ConfigBuilder, prepare: impl Fn(&str, &Fake)) -> Self {
+        Self::after(config, prepare, &Table::default())
+    }
+
+    /// The same, after a reload.
+    fn after(config: ConfigBuilder, prepare: impl Fn(&str, &Fake), before: &Table) -> Self {
+        let config = Arc::new(config.build().unwrap());
+        let bell = Arc::new(Notify::new());
+        let shared = Shared { table: Arc::default(), bell: Arc::clone(&bell), observer: Observer::default() };
+        let (mut fakes, mut servers) = (Vec::new(), Vec::new());
+        for alias in &config.aliases {
+            let fake = Fake::new(if alias.name.as_str() == "primary" { Role::Primary } else { Role::Replica });
+            prepare(alias.name.as_str(), &fake);
+            servers.push(Arc::new(Server::new(
+                alias.name.clone(),
+                format!("{}:5432/app", alias.name),
+                Arc::clone(&bell),
+            )));
+            fakes.push(fake);
+        }
+        let (commands, orders) = mpsc::unbounded_channel();
+        let asked = servers.iter().cloned().zip(fakes.iter().cloned()).collect();
+        let worker = Worker::new(Arc::clone(&config), shared.clone(), asked, orders).resume(before);
+        let events = shared.observer.events();
+        tokio::spawn(worker.run());
+        Self { config, fakes, servers, shared, commands, events, start: clock::now() }
+    }
+
+    /// One that has had its first pings, which are forgotten.
+    async fn settled(config: ConfigBuilder) -> Self {
+        let bench = Self::start(config, |_, _| {});
+        bench.ask(Command::Settle).await;
+        bench.fakes.iter().for_each(Fake::forget);
+        bench
+    }
+
+    async fn ask(&self, command: fn(oneshot::Sender<()>) -> Command) {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(command(done)).unwrap();
+        timeout(HOUR, answer).await.expect("the worker answers").unwrap();
+    }
+
+    fn index(&self, name: &str) -> usize {
+        self.servers.iter().position(|server| server.name.as_str() == name).unwrap()
+    }
+
+    fn fake(&self, name: &str) -> &Fake {
+        &self.fakes[self.index(name)]
+    }
+
+    fn server(&self, name: &str) -> &Server {
+        &self.servers[self.index(name)]
+    }
+
+    fn belief(&self, name: &str) -> Belief {
+        self.server(name).cell.belief()
+    }
+
+    /// An application sees an error that speaks against the server.
+    fn doubt(&self, name: &str) {
+        self.server(name).doubt(self.belief(name).generation());
+    }
+
+    /// What is told next, about whom, and how long after the start.
+    async fn told(&mut self) -> (String, EventKind, Duration) {
+        let event = timeout(10 * HOUR, self.events.next()).await.expect("something is told").unwrap();
+        (event.alias.as_str().to_owned(), event.kind, clock::now() - self.start)
+    }
+
+    /// That nothing is told for so long.
+    async fn silence(&mut self, lasting: Duration) {
+        let told = timeout(lasting, self.events.next()).await;
+        assert!(told.is_err(), "told: {told:?}");
+    }
+}
