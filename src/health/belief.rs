@@ -26,6 +26,12 @@ impl Generation {
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }
+
+    /// Whether this one is later than `other`, wrapping.
+    #[must_use]
+    pub const fn is_after(self, other: Self) -> bool {
+        self.0.wrapping_sub(other.0).cast_signed() > 0
+    }
 }
 
 /// A snapshot of one server, in one word.

@@ -38,7 +38,7 @@ impl Cut {
     /// Whether a session made in `generation` has to end.
     #[must_use]
     pub fn ends(&self, generation: Generation) -> bool {
-        self.closed || self.before > generation
+        self.closed || self.before.is_after(generation)
     }
 }
 
@@ -71,8 +71,9 @@ impl Server {
 
     /// Waits until the server goes down or comes back, if that has not happened since `generation`.
     pub(crate) async fn turned(&self, generation: Generation) {
-        // The sender lives as long as `self`, so the wait ends with a change alone.
-        let _ = self.turns.subscribe().wait_for(|now| *now != generation).await;
+        // The cell is ahead of this channel for a moment, so an older generation is no turn. The sender lives as long as
+        // `self`, so the wait ends with a change alone.
+        let _ = self.turns.subscribe().wait_for(|now| now.is_after(generation)).await;
     }
 
     /// Ends every session and refuses new ones.
@@ -95,5 +96,42 @@ impl Server {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.oldest.receiver_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Future, poll_fn},
+        pin::{Pin, pin},
+        task::Poll,
+    };
+
+    use super::*;
+    use crate::health::State;
+
+    async fn is_over(wait: Pin<&mut impl Future<Output = ()>>) -> bool {
+        let mut wait = wait;
+        poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_next_turn_is_not_woken_by_this_one() {
+        let server = Server::new(AliasName::new("db").unwrap(), "db".to_owned(), Arc::new(Notify::new()));
+        // As a request sees it that comes between the two steps of a publication.
+        server.cell.publish(Belief::new(State::Up, Generation(1)));
+        let mut turned = pin!(server.turned(server.cell.belief().generation()));
+        assert!(!is_over(turned.as_mut()).await);
+        server.turns.send_replace(Generation(1));
+        assert!(!is_over(turned.as_mut()).await);
+        server.publish(Belief::new(State::Down, Generation(2)));
+        assert!(is_over(turned).await);
+    }
+
+    #[test]
+    fn generations_outlive_their_number() {
+        let last = Generation(u32::MAX);
+        assert!(last.next().is_after(last) && !last.is_after(last.next()) && !last.is_after(last));
+        assert!(Cut { before: last.next(), closed: false }.ends(last));
     }
 }

@@ -19,8 +19,11 @@ const RELIEF: Duration = Duration::from_secs(60);
 
 /// Tends the pool of an alias's own server until its task is aborted.
 pub(super) async fn tend_own<B: Backend>(stop: Stop<B>) {
+    let mut seen = stop.belief().generation();
     loop {
-        stop.server.turned(stop.belief().generation()).await;
+        stop.server.turned(seen).await;
+        // Before the eviction: what turns during it is seen by the next round.
+        seen = stop.belief().generation();
         stop.pool.evict();
     }
 }
