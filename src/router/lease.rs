@@ -98,7 +98,7 @@ impl<B: Backend> Drop for Lease<B> {
         if condition == Condition::Busy {
             let unanswered = Unanswered(Arc::clone(&self.server));
             if let Some(busy) = self.connection.take() {
-                settle::<B>(busy, unanswered);
+                settle::<B>(busy, unanswered, self.generation);
             }
             return;
         }
@@ -138,21 +138,97 @@ impl Drop for Unanswered {
 }
 
 /// Gives a busy connection back once it is clean, or closes it.
-fn settle<B: Backend>(connection: B::Connection, lease: Unanswered) {
+///
+/// Cancel safety: the runtime of whoever dropped the lease may end at any moment; then the connection is closed.
+fn settle<B: Backend>(connection: B::Connection, lease: Unanswered, generation: Generation) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
+    let mut unproven = Unproven::<B>::new(connection);
     runtime.spawn(async move {
-        match tokio::time::timeout(SETTLE, B::settled(&connection)).await {
-            Ok(Condition::Clean | Condition::Unknown) => {
-                drop(connection);
-                lease.answered();
-            }
-            Ok(Condition::Busy | Condition::Dirty) | Err(_) => B::discard(connection),
+        let Some(connection) = unproven.get() else { return };
+        let settled = tokio::time::timeout(SETTLE, B::settled(connection)).await;
+        if !matches!(settled, Ok(Condition::Clean | Condition::Unknown)) {
+            return;
         }
+        if lease.0.cell.belief().generation() == generation {
+            drop(unproven.take());
+        }
+        lease.answered();
     });
+}
+
+/// A connection of which it is being found out whether it may be lent. Whatever ends that early closes it.
+pub(super) struct Unproven<B: Backend>(Option<B::Connection>);
+
+impl<B: Backend> Unproven<B> {
+    pub(super) fn new(connection: B::Connection) -> Self {
+        Self(Some(connection))
+    }
+
+    /// Lets the connection out if the server answers over it.
+    pub(super) async fn verify(mut self) -> Option<B::Connection> {
+        let answer = B::verify(self.get()?).await;
+        if answer.is_ok() { self.take() } else { None }
+    }
+
+    fn get(&self) -> Option<&B::Connection> {
+        self.0.as_ref()
+    }
+
+    fn take(&mut self) -> Option<B::Connection> {
+        self.0.take()
+    }
+}
+
+impl<B: Backend> Drop for Unproven<B> {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(B::discard);
+    }
 }
 
 impl<B: Backend> fmt::Debug for Lease<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease").field("server", &self.server.name).field("detour", &self.detour).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{runtime::Builder, sync::Notify};
+
+    use super::*;
+    use crate::{
+        health::{Belief, State},
+        router::fake::FakePool,
+    };
+
+    async fn busy_lease(pool: &FakePool, server: &Arc<Server>) -> Lease<FakePool> {
+        let mut connection = pool.acquire().await.unwrap();
+        connection.condition = Condition::Busy;
+        Lease::new(connection, server, server.cell.belief().generation(), false)
+    }
+
+    fn server() -> Arc<Server> {
+        Arc::new(Server::new(AliasName::new("db").unwrap(), "db".to_owned(), Arc::new(Notify::new())))
+    }
+
+    #[test]
+    fn a_busy_connection_whose_runtime_ends_is_not_lent_again() {
+        let (pool, server) = (FakePool::new(1), server());
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { drop(busy_lease(&pool, &server).await) });
+        drop(runtime);
+        assert_eq!(pool.status().size, 0, "it went back with a statement under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_settles_after_a_transition_is_not_lent_again() {
+        let (pool, server) = (FakePool::new(1), server());
+        let mut connection = pool.acquire().await.unwrap();
+        connection.condition = Condition::Clean;
+        server.cell.lend();
+        settle::<FakePool>(connection, Unanswered(Arc::clone(&server)), Generation(0));
+        server.publish(Belief::new(State::Down, Generation(1)));
+        tokio::time::sleep(SETTLE).await;
+        assert_eq!(pool.status().size, 0);
     }
 }

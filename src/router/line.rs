@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use super::{
     Inner,
     error::{Error, Refusal},
-    lease::{Lease, Unanswered},
+    lease::{Lease, Unanswered, Unproven},
 };
 use crate::{
     clock,
@@ -164,7 +164,7 @@ impl<B: Backend> Line<B> {
                     Ok(connection) if B::is_closed(&connection) => B::discard(connection),
                     Ok(connection) if !stop.belief().is_doubted() => return Ok(connection),
                     Ok(connection) => {
-                        let unproven = Unproven::<B>(Some(connection));
+                        let unproven = Unproven::<B>::new(connection);
                         if let Some(connection) = unproven.verify().await {
                             return Ok(connection);
                         }
@@ -222,22 +222,6 @@ impl<B: Backend> Line<B> {
         let own = self.route.own();
         let out = own.iter().filter(|stop| own.len() == 1 || !stop.belief().serves(self.route.need()));
         out.for_each(|stop| count(&stop.server));
-    }
-}
-
-/// A connection that is being asked whether it still works. Whatever ends that early closes it: an answer is on its way.
-struct Unproven<B: Backend>(Option<B::Connection>);
-
-impl<B: Backend> Unproven<B> {
-    async fn verify(mut self) -> Option<B::Connection> {
-        let answer = B::verify(self.0.as_ref()?).await;
-        if answer.is_ok() { self.0.take() } else { None }
-    }
-}
-
-impl<B: Backend> Drop for Unproven<B> {
-    fn drop(&mut self) {
-        self.0.take().into_iter().for_each(B::discard);
     }
 }
 

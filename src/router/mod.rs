@@ -2,6 +2,8 @@
 
 mod alias;
 mod error;
+#[cfg(test)]
+mod fake;
 mod lease;
 mod line;
 mod tend;

@@ -1,0 +1,99 @@
+//! A pool without a network, for the tests of what the router does with one.
+
+use std::{
+    collections::VecDeque,
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::pool::{AcquireError, AcquireErrorKind, Backend, Condition, PoolStatus};
+
+/// A pool whose connects succeed at once.
+#[derive(Debug, Clone)]
+pub(super) struct FakePool {
+    max_size: usize,
+    places: Arc<Semaphore>,
+    shelf: Arc<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    idle: Mutex<VecDeque<u32>>,
+    made: AtomicU32,
+}
+
+/// A connection of it, with the number under which it was made.
+#[derive(Debug)]
+pub(super) struct FakeConnection {
+    pub(super) number: u32,
+    /// How it stands when it comes back. A busy one is never done.
+    pub(super) condition: Condition,
+    shelf: Option<Arc<Shelf>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl FakePool {
+    pub(super) fn new(max_size: usize) -> Self {
+        Self { max_size, places: Arc::new(Semaphore::new(max_size)), shelf: Arc::default() }
+    }
+}
+
+impl Drop for FakeConnection {
+    fn drop(&mut self) {
+        if let Some(shelf) = self.shelf.take() {
+            shelf.idle.lock().unwrap().push_back(self.number);
+        }
+    }
+}
+
+impl Backend for FakePool {
+    type Connection = FakeConnection;
+
+    async fn acquire(&self) -> Result<FakeConnection, AcquireError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|closed| AcquireError::new(AcquireErrorKind::Closed, closed))?;
+        let idle = self.shelf.idle.lock().unwrap().pop_front();
+        let number = idle.unwrap_or_else(|| self.shelf.made.fetch_add(1, Ordering::Relaxed));
+        Ok(FakeConnection { number, condition: Condition::Clean, shelf: Some(Arc::clone(&self.shelf)), _place: place })
+    }
+
+    async fn verify(_: &FakeConnection) -> Result<(), AcquireError> {
+        Ok(())
+    }
+
+    fn is_closed(_: &FakeConnection) -> bool {
+        false
+    }
+
+    fn condition(connection: &FakeConnection) -> Condition {
+        connection.condition
+    }
+
+    async fn settled(connection: &FakeConnection) -> Condition {
+        if connection.condition == Condition::Busy { pending().await } else { connection.condition }
+    }
+
+    fn discard(mut connection: FakeConnection) {
+        connection.shelf = None;
+    }
+
+    fn evict(&self) {
+        self.shelf.idle.lock().unwrap().clear();
+    }
+
+    fn status(&self) -> PoolStatus {
+        let idle = self.shelf.idle.lock().unwrap().len();
+        let lent = self.max_size.saturating_sub(self.places.available_permits());
+        PoolStatus { max_size: self.max_size, size: idle + lent, idle }
+    }
+
+    fn close(&self) {
+        self.places.close();
+        self.evict();
+    }
+}
