@@ -35,6 +35,8 @@ pub struct Choice<'a, C> {
     pub detour: bool,
     /// Whether nothing speaks against its server.
     pub clear: bool,
+    /// What was believed about it when it was chosen.
+    pub belief: Belief,
 }
 
 impl<C: Candidate> Route<C> {
@@ -50,7 +52,7 @@ impl<C: Candidate> Route<C> {
         if let [only] = &*self.own {
             let belief = only.belief();
             if belief.is_clear(self.need) {
-                return Some(Choice { candidate: only, detour: false, clear: true });
+                return Some(Choice { candidate: only, detour: false, clear: true, belief });
             }
         }
         self.plan().next()
@@ -122,7 +124,7 @@ impl<C: Candidate> Route<C> {
 
 fn usable<C: Candidate>(candidate: &C, need: Need, detour: bool) -> Option<Choice<'_, C>> {
     let belief = candidate.belief();
-    belief.serves(need).then(|| Choice { candidate, detour, clear: belief.is_clear(need) })
+    belief.serves(need).then(|| Choice { candidate, detour, clear: belief.is_clear(need), belief })
 }
 
 /// Spreads a counter evenly and without pattern (the finalizer of SplitMix64), so that chance costs no lock.

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -71,10 +71,10 @@ impl<B: Backend> Line<B> {
     /// The common case reads one atomic word, polls the pool once, and reads no clock. All others are boxed, so that its
     /// future stays small.
     pub(super) async fn get(&self, router: &Inner<B>) -> Result<Lease<B>, Error> {
-        let Some(Choice { candidate: stop, detour: false, clear: true }) = self.route.choose() else {
+        let Some(Choice { candidate: stop, detour: false, clear: true, belief }) = self.route.choose() else {
             return self.get_elsewhere(router).await;
         };
-        let generation = stop.belief().generation();
+        let generation = belief.generation();
         let mut acquire = pin!(stop.pool.acquire());
         match poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await {
             Poll::Ready(Ok(connection)) if !B::is_closed(&connection) => {
@@ -90,8 +90,8 @@ impl<B: Backend> Line<B> {
             },
             Poll::Pending => {
                 let deadline = clock::now() + self.acquire_timeout;
-                match Box::pin(self.attempt(stop, acquire, deadline)).await {
-                    Ok((connection, generation)) => Ok(Lease::new(connection, &stop.server, generation, false)),
+                match Box::pin(self.attempt(stop, generation, acquire, deadline)).await {
+                    Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
                     Err(Miss::Late) => Err(self.overloaded(stop)),
                     Err(Miss::Refused(refusal)) => Box::pin(self.get_from(Some((stop, refusal)), deadline)).await,
                 }
@@ -116,44 +116,75 @@ impl<B: Backend> Line<B> {
         self.get_from(tried, clock::now() + self.acquire_timeout).await
     }
 
-    /// Goes down the plan; what was tried already is not tried again.
+    /// Goes down the plan; what was tried already is not tried again. Who waits on a detour goes back when an own server does.
     async fn get_from(&self, tried: Option<(&Stop<B>, Refusal)>, deadline: Instant) -> Result<Lease<B>, Error> {
-        let (tried, mut refusals) = match tried {
+        let (mut tried, mut refusals) = match tried {
             Some((stop, refusal)) => (Some(Arc::as_ptr(&stop.pool).addr()), vec![refusal]),
             None => (None, Vec::new()),
         };
-        for Choice { candidate: stop, detour, .. } in self.route.plan() {
-            if tried == Some(Arc::as_ptr(&stop.pool).addr()) {
-                continue;
-            }
-            match self.attempt(stop, pin!(stop.pool.acquire()), deadline).await {
-                Ok((connection, generation)) => {
-                    if detour {
-                        self.count(|server| server.cell.count_detoured());
-                    }
-                    return Ok(Lease::new(connection, &stop.server, generation, detour));
+        'plan: loop {
+            let turns = self.turns();
+            for Choice { candidate: stop, detour, belief, .. } in self.route.plan() {
+                if tried == Some(Arc::as_ptr(&stop.pool).addr()) {
+                    continue;
                 }
-                Err(Miss::Late) => return Err(self.overloaded(stop)),
-                Err(Miss::Refused(refusal)) => refusals.push(refusal),
+                let (generation, first) = (belief.generation(), pin!(stop.pool.acquire()));
+                let found = tokio::select! {
+                    biased;
+                    found = self.attempt(stop, generation, first, deadline) => found,
+                    () = self.back(turns), if detour => {
+                        tried = None;
+                        continue 'plan;
+                    }
+                };
+                match found {
+                    Ok(connection) => {
+                        if detour {
+                            self.count(|server| server.cell.count_detoured());
+                        }
+                        return Ok(Lease::new(connection, &stop.server, generation, detour));
+                    }
+                    Err(Miss::Late) => return Err(self.overloaded(stop)),
+                    Err(Miss::Refused(refusal)) => refusals.push(refusal),
+                }
             }
+            return Err(self.nowhere(refusals));
         }
-        Err(self.nowhere(refusals))
     }
 
-    /// Waits for a connection to one server, no longer than until the deadline or until that server goes down, and checks it
-    /// first if the server is in doubt.
+    /// How often the alias's own servers have gone and come back so far, wrapping.
+    fn turns(&self) -> u32 {
+        self.route.own().iter().fold(0, |turns, stop| turns.wrapping_add(stop.belief().generation().0))
+    }
+
+    /// Waits until an own server serves, and one has gone or come back since `turns`.
+    async fn back(&self, turns: u32) {
+        let own = self.route.own();
+        loop {
+            let turned = own.iter().map(|stop| Box::pin(stop.server.turned(stop.belief().generation())));
+            let mut turned: Vec<_> = turned.collect();
+            if self.turns() != turns && own.iter().any(|stop| stop.belief().serves(self.route.need())) {
+                return;
+            }
+            let mut any = |cx: &mut Context<'_>| turned.iter_mut().any(|turned| turned.as_mut().poll(cx).is_ready());
+            poll_fn(|cx| if any(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+        }
+    }
+
+    /// Waits for a connection to one server, no longer than until the deadline or until that server turns from `generation`,
+    /// as of which it was chosen, and checks it first if the server is in doubt.
     ///
     /// Cancel safety: a connection in hand goes back to its pool or, half made or half checked, is closed.
     async fn attempt<F>(
         &self,
         stop: &Stop<B>,
+        generation: Generation,
         mut first: Pin<&mut F>,
         deadline: Instant,
-    ) -> Result<(B::Connection, Generation), Miss>
+    ) -> Result<B::Connection, Miss>
     where
         F: Future<Output = Result<B::Connection, AcquireError>>,
     {
-        let generation = stop.belief().generation();
         let _unanswered = Unanswered::waiting_for(&stop.server);
         let work = async {
             let mut connection = first.as_mut().await;
@@ -177,7 +208,7 @@ impl<B: Backend> Line<B> {
         tokio::select! {
             biased;
             result = work => match result {
-                Ok(connection) => Ok((connection, generation)),
+                Ok(connection) => Ok(connection),
                 Err(error) => Err(self.refused(stop, generation, error).map_or(Miss::Late, Miss::Refused)),
             },
             () = stop.server.turned(generation) => Err(Miss::Refused(Refusal::went_down(&stop.server))),
@@ -231,4 +262,84 @@ enum Miss {
     Late,
     /// It refused, or went down while the request waited.
     Refused(Refusal),
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{
+        config::{Config, Role},
+        health::State,
+        router::fake::FakePool,
+    };
+
+    const SOON: Duration = Duration::from_secs(1);
+
+    /// The line of a replica that the primary stands in for, with room for one request each.
+    fn line() -> Arc<Line<FakePool>> {
+        let config = Config::builder().server("primary", Role::Primary, "postgres://app@db1/app").server(
+            "replica",
+            Role::Replica,
+            "postgres://app@db2/app",
+        );
+        let config = config.build().unwrap();
+        let alias = config.alias("replica").unwrap();
+        let chain = Chain::of(&config, alias);
+        let stop = |name: &AliasName| {
+            let server = Server::new(name.clone(), name.to_string(), Arc::new(Notify::new()));
+            Stop::new(&Arc::new(server), &Arc::new(FakePool::new(1)))
+        };
+        let (own, failover) = (chain.own.iter().map(stop).collect(), chain.failover.iter().map(stop).collect());
+        Arc::new(Line {
+            name: alias.name.clone(),
+            route: Route::new(chain.need, own, failover, crate::config::Balance::default()),
+            chain,
+            acquire_timeout: 60 * SOON,
+            min_idle: 0,
+            table: Arc::default(),
+        })
+    }
+
+    fn publish(line: &Line<FakePool>, state: State, generation: u32) {
+        line.route.own()[0].server.publish(Belief::new(state, Generation(generation)));
+    }
+
+    /// Lets everything run that can.
+    async fn quiet() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_on_a_full_detour_goes_back_when_its_own_server_does() {
+        let line = line();
+        publish(&line, State::Down, 1);
+        let on_detour = line.get_along(None).await.unwrap();
+        assert!(on_detour.is_detour());
+        let waiting = tokio::spawn({
+            let line = Arc::clone(&line);
+            async move { line.get_along(None).await }
+        });
+        quiet().await;
+        publish(&line, State::Recovering, 1);
+        quiet().await;
+        assert!(!waiting.is_finished());
+        publish(&line, State::Up, 2);
+        let lease = tokio::time::timeout(SOON, waiting).await.expect("it has nothing to wait for").unwrap().unwrap();
+        assert!(!lease.is_detour());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_chose_a_server_before_it_went_down_does_not_wait_for_it() {
+        let line = line();
+        let _all = line.get_along(None).await.unwrap();
+        let choice = line.route.choose().unwrap();
+        publish(&line, State::Down, 1);
+        let (stop, generation) = (choice.candidate, choice.belief.generation());
+        let first = pin!(stop.pool.acquire());
+        let attempt = line.attempt(stop, generation, first, clock::now() + 60 * SOON);
+        let miss = tokio::time::timeout(SOON, attempt).await.expect("it has nothing to wait for");
+        assert!(matches!(miss, Err(Miss::Refused(_))));
+    }
 }
