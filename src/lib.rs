@@ -24,8 +24,8 @@
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
 //! | test a failover | `testkit` (feature) |
 //!
-//! It needs a Tokio runtime with I/O and time enabled. All waits have a deadline; every public future says whether it may be
-//! dropped. Public items that this documentation does not show are not part of the interface.
+//! It needs a Tokio runtime with I/O and time enabled. All waits of a request have a deadline. Public items that this
+//! documentation does not show are not part of the interface.
 
 mod clock;
 pub mod config;

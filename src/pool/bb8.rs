@@ -51,6 +51,9 @@ where
     /// Puts a pool of your own behind the router. The builder's `retry_connection`, `test_on_check_out` and `error_sink` are
     /// set here: each would hide from the router that a server is gone.
     ///
+    /// The router did not make these connections, so it can neither cut those that hang on a frozen server nor see whether one
+    /// comes back clean, unless `P` can: statements want a timeout of their own.
+    ///
     /// # Errors
     ///
     /// When called outside of a Tokio runtime.

@@ -41,6 +41,27 @@ pub struct Lent<M: Manager> {
 impl<M: Manager, P> Deadpool<M, P> {
     /// Puts a pool of your own behind the router. It needs no timeouts: the router bounds every wait, but it cannot bound
     /// one connect of a manager that is not ours, so let the manager do that.
+    ///
+    /// The router did not make these connections, so it can neither cut those that hang on a frozen server nor see whether one
+    /// comes back clean, unless `P` can: statements want a timeout of their own.
+    ///
+    /// ```no_run
+    /// use pgdetour::{Config, Router, pool::{AcquireError, AcquireErrorKind, Deadpool}};
+    /// # async fn example<M>(config: Config, manage: impl Fn(&str) -> M + Send + Sync + 'static) -> Result<(), pgdetour::Error>
+    /// # where
+    /// #     M: deadpool::managed::Manager<Type = tokio_postgres::Client> + 'static,
+    /// #     M::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    /// # {
+    ///
+    /// let router: Router<Deadpool<M>> = Router::start_with(config, move |spec| {
+    ///     let manager = manage(spec.server().as_str()); // a manager of yours, for the server of this alias
+    ///     let pool = deadpool::managed::Pool::builder(manager).max_size(spec.max_size).build();
+    ///     Ok(Deadpool::new(pool.map_err(|error| AcquireError::new(AcquireErrorKind::Closed, error))?))
+    /// })
+    /// .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn new(pool: Pool<M>) -> Self {
         Self { pool, tap_of: Box::new(|_| None), probe: PhantomData }

@@ -46,7 +46,8 @@ use crate::config::{AliasName, PoolSettings};
 ///
 /// The router bounds every wait itself, so an implementation needs no timeout of its own but the one for a connect.
 ///
-/// This one pools nothing and connects for each lease, as an application behind PgBouncer may want to (a pool has to keep to `spec.max_size`):
+/// This one pools nothing and connects for each lease, as an application behind PgBouncer may want to (a pool has to keep to
+/// `spec.max_size`):
 ///
 /// ```
 /// use pgdetour::pool::{AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, FromSpec};
@@ -101,7 +102,8 @@ use crate::config::{AliasName, PoolSettings};
 /// }
 /// ```
 ///
-/// Then `Router::<Direct>::start(config)`. A pool that is built otherwise goes in with [`Router::start_with`](crate::Router::start_with).
+/// Then `Router::<Direct>::start(config)`. A pool that is built otherwise goes in with
+/// [`Router::start_with`](crate::Router::start_with).
 pub trait Backend: Send + Sync + Sized + 'static {
     /// What a lease dereferences to; dropping it gives the connection back.
     type Connection: Send + 'static;
@@ -182,7 +184,7 @@ pub trait FromSpec: Backend {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct PoolSpec {
-    /// The alias whose requests it serves.
+    /// The alias whose requests it serves; the server is [`PoolSpec::server`]'s.
     pub alias: AliasName,
     /// How it makes connections.
     pub connector: Connector,
@@ -195,6 +197,12 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
+    /// The alias that declares the server it connects to: not `alias` itself if it is for a detour or a group.
+    #[must_use]
+    pub fn server(&self) -> &AliasName {
+        &self.connector.server().name
+    }
+
     /// A pool for `alias` over `connector`, sized and bounded as `settings` say.
     #[doc(hidden)]
     #[must_use]

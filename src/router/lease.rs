@@ -24,7 +24,7 @@ use crate::{
 /// Dropping it gives the connection back, unless it is closed or dirty, its server has been down in between, or the thread is
 /// panicking: then the connection is closed. What a session keeps (`SET`, advisory locks, temporary tables) is not reset.
 ///
-/// It does not keep the router running: with the last [`Router`](crate::Router) and [`Alias`](crate::Alias) its session ends too.
+/// It does not keep the router running: with the last [`Router`](crate::Router) and [`Alias`](crate::Alias) its session ends.
 pub struct Lease<B: Backend = DefaultBackend> {
     /// There until `drop`.
     connection: Option<B::Connection>,

@@ -57,6 +57,10 @@ impl<B: FromSpec> Router<B> {
     /// # Errors
     ///
     /// Every mistake of the configuration at once, or a TLS setting that cannot be met. A server that is down is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves nothing behind.
     pub async fn from_file(path: impl AsRef<Path>) -> Result<Self, Error> {
         Self::start(Config::from_file(path)?).await
     }
