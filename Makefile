@@ -10,7 +10,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## an outage, live: kills a replica under load and shows where its reads go (ARGS="--fault freeze")
-	@$(WITH_POSTGRES) && cargo run --quiet --features cli -- demo $(ARGS)
+	@$(WITH_POSTGRES) && cargo run --features cli -- demo $(ARGS)
 
 test: ## all tests with all features (ARGS="--test testkit")
 	@./scripts/test.sh $(ARGS)

@@ -226,8 +226,8 @@ mod tests {
         assert_eq!(rows[0], "   0.0 s #####~~~~~~~~~~~~###");
         assert_eq!(rows[1], "              ^ killed");
         assert_eq!(rows[2], "              ^ outage +3.0 ms");
-        assert_eq!(rows[3], "           restarted ^");
-        assert_eq!(rows[4], "                 recovered ^");
+        assert_eq!(rows[3], "          restarted ^");
+        assert_eq!(rows[4], "                  recovered ^");
     }
 
     #[test]
