@@ -128,7 +128,9 @@ impl Settings {
             statements.push(format!("CREATE ROLE {user} LOGIN"));
         }
         if let Some(password) = &self.password {
-            statements.push(format!("ALTER ROLE {user} PASSWORD '{}'", password.expose_secret().replace('\'', "''")));
+            // Only its verifier: the driver logs statements.
+            let verifier = postgres_protocol::password::scram_sha_256(password.expose_secret().as_bytes());
+            statements.push(format!("ALTER ROLE {user} PASSWORD '{verifier}'"));
         }
         if self.database != "postgres" {
             statements.push(format!("CREATE DATABASE {database} OWNER {user}"));
