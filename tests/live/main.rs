@@ -4,6 +4,7 @@
 
 mod admission;
 mod harness;
+mod lifecycle;
 mod network;
 mod outage;
 mod overload;
