@@ -62,7 +62,7 @@ pub(crate) async fn run(args: &args::Demo, interrupted: impl Future<Output = ()>
         exit = perform(args, &screen) => exit.unwrap_or_else(|trouble| Exit::Environment.because(&trouble)),
         () = interrupted => {
             screen.settle();
-            Exit::Interrupted.because(&"interrupted; the servers are gone")
+            Exit::Interrupted.because(&"interrupted")
         }
     };
     screen.settle();
