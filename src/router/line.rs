@@ -36,6 +36,9 @@ pub(super) struct Line<B> {
     pub(super) table: Arc<ArcSwap<Table>>,
 }
 
+/// A request on its way, of a type that may contain itself.
+type Getting<'a, B> = Pin<Box<dyn Future<Output = Result<Lease<B>, Error>> + Send + 'a>>;
+
 /// One place on a route: a server, and the pool that this route uses there.
 #[derive(Debug)]
 pub(super) struct Stop<B> {
@@ -82,10 +85,10 @@ impl<B: Backend> Line<B> {
             }
             Poll::Ready(Ok(connection)) => {
                 B::discard(connection);
-                Box::pin(self.get_along(None)).await
+                Box::pin(self.get_along(router, None)).await
             }
             Poll::Ready(Err(error)) => match self.refused(stop, generation, error) {
-                Some(refusal) => Box::pin(self.get_along(Some((stop, refusal)))).await,
+                Some(refusal) => Box::pin(self.get_along(router, Some((stop, refusal)))).await,
                 None => Err(self.overloaded(stop)),
             },
             Poll::Pending => {
@@ -93,27 +96,43 @@ impl<B: Backend> Line<B> {
                 match Box::pin(self.attempt(stop, generation, acquire, deadline)).await {
                     Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
                     Err(Miss::Late) => Err(self.overloaded(stop)),
-                    Err(Miss::Refused(refusal)) => Box::pin(self.get_from(Some((stop, refusal)), deadline)).await,
+                    Err(Miss::Refused(refusal)) => {
+                        Box::pin(self.get_within(router, Some((stop, refusal)), deadline)).await
+                    }
                 }
             }
         }
     }
 
     /// When something speaks against the alias's own server, or a reload has put another line in this one's place.
-    fn get_elsewhere<'a>(
-        &'a self,
-        router: &'a Inner<B>,
-    ) -> Pin<Box<dyn Future<Output = Result<Lease<B>, Error>> + Send + 'a>> {
+    fn get_elsewhere<'a>(&'a self, router: &'a Inner<B>) -> Getting<'a, B> {
         Box::pin(async move {
             match self.is_retired() {
                 true => router.line(self.name.as_str())?.get(router).await,
-                false => self.get_along(None).await,
+                false => self.get_along(router, None).await,
             }
         })
     }
 
-    async fn get_along(&self, tried: Option<(&Stop<B>, Refusal)>) -> Result<Lease<B>, Error> {
-        self.get_from(tried, clock::now() + self.acquire_timeout).await
+    async fn get_along(&self, router: &Inner<B>, tried: Option<(&Stop<B>, Refusal)>) -> Result<Lease<B>, Error> {
+        self.get_within(router, tried, clock::now() + self.acquire_timeout).await
+    }
+
+    /// Goes down the plan, and if a reload closes the pools meanwhile, down the plan of the line that has taken this one's place.
+    async fn get_within(
+        &self,
+        router: &Inner<B>,
+        tried: Option<(&Stop<B>, Refusal)>,
+        deadline: Instant,
+    ) -> Result<Lease<B>, Error> {
+        match self.get_from(tried, deadline).await {
+            Err(error) if error.is_unavailable() && self.is_retired() => self.follow(router, deadline).await,
+            result => result,
+        }
+    }
+
+    fn follow<'a>(&'a self, router: &'a Inner<B>, deadline: Instant) -> Getting<'a, B> {
+        Box::pin(async move { router.line(self.name.as_str())?.get_within(router, None, deadline).await })
     }
 
     /// Goes down the plan; what was tried already is not tried again. Who waits on a detour goes back when an own server does.
@@ -315,11 +334,11 @@ mod tests {
     async fn who_waits_on_a_full_detour_goes_back_when_its_own_server_does() {
         let line = line();
         publish(&line, State::Down, 1);
-        let on_detour = line.get_along(None).await.unwrap();
+        let on_detour = line.get_from(None, clock::now() + 60 * SOON).await.unwrap();
         assert!(on_detour.is_detour());
         let waiting = tokio::spawn({
             let line = Arc::clone(&line);
-            async move { line.get_along(None).await }
+            async move { line.get_from(None, clock::now() + 60 * SOON).await }
         });
         quiet().await;
         publish(&line, State::Recovering, 1);
@@ -333,7 +352,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_chose_a_server_before_it_went_down_does_not_wait_for_it() {
         let line = line();
-        let _all = line.get_along(None).await.unwrap();
+        let _all = line.get_from(None, clock::now() + 60 * SOON).await.unwrap();
         let choice = line.route.choose().unwrap();
         publish(&line, State::Down, 1);
         let (stop, generation) = (choice.candidate, choice.belief.generation());

@@ -7,6 +7,8 @@ mod fake;
 mod lease;
 mod line;
 mod tend;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 use std::{path::Path, sync::Arc};
