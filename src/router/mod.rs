@@ -173,6 +173,7 @@ impl<B: Backend> Router<B> {
         topology.monitor.settled().await;
         self.inner.topology.store(Arc::new(topology));
         old.retire();
+        self.inner.topology.load().succeed(&old);
         Ok(())
     }
 

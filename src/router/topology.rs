@@ -38,6 +38,8 @@ pub(super) struct Topology<B: Backend> {
     pub(super) shared: Shared,
     pub(super) monitor: Monitor,
     servers: Vec<Arc<Server>>,
+    /// Those of the topologies before, for leases that are still out there.
+    older: Mutex<Vec<Arc<Server>>>,
     pools: Vec<Arc<B>>,
     tenders: Vec<AbortHandle>,
     ended: Mutex<Option<oneshot::Receiver<()>>>,
@@ -83,8 +85,8 @@ impl<B: Backend> Topology<B> {
         // Nothing fails from here on, so no task is left behind.
         let tenders = own.into_iter().map(tend_own).map(|tender| tokio::spawn(tender).abort_handle());
         let tenders = tenders.chain(lines.values().flat_map(|line| tend_detours(line))).collect();
-        let (ended, state) = (Mutex::new(Some(ended)), AtomicU8::new(OPEN));
-        Ok(Self { config, lines, shared, monitor, servers, pools, tenders, ended, state })
+        let (ended, older, state) = (Mutex::new(Some(ended)), Mutex::default(), AtomicU8::new(OPEN));
+        Ok(Self { config, lines, shared, monitor, servers, older, pools, tenders, ended, state })
     }
 
     /// Makes way for the topology that comes after a reload: handles look for that one, and leases that are out live on.
@@ -93,11 +95,20 @@ impl<B: Backend> Topology<B> {
         self.stop();
     }
 
+    /// Takes over what is left of the retired topology before it: what is lent from there ends with this one.
+    pub(super) fn succeed(&self, before: &Self) {
+        let mut left = before.older();
+        // Of those that retired just now a request may yet be at work.
+        left.retain(|server| server.sessions() > 0);
+        left.extend(before.servers.iter().cloned());
+        self.older.lock().unwrap_or_else(PoisonError::into_inner).append(&mut left);
+    }
+
     /// Closes every session, lent or not.
     pub(super) fn close(&self) {
         self.state.store(CLOSED, Ordering::Release);
         self.stop();
-        self.servers.iter().for_each(|server| server.close());
+        self.servers.iter().chain(&self.older()).for_each(|server| server.close());
     }
 
     /// Whether it is shut down.
@@ -119,9 +130,14 @@ impl<B: Backend> Topology<B> {
             // An error says as much as an answer: the thread is gone.
             let _ = ended.await;
         }
-        for server in &self.servers {
+        let older = self.older();
+        for server in self.servers.iter().chain(&older) {
             server.drained().await;
         }
+    }
+
+    fn older(&self) -> Vec<Arc<Server>> {
+        self.older.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
