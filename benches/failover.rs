@@ -116,11 +116,12 @@ async fn outages(lines: &mut Lines, injury: Injury, pings: Pings, repeats: usize
         let reads = reads.stop().await?;
         let failed = complain(&reads);
         let last = reads.iter().filter(|read| read.detour).map(|read| read.begun).max().unwrap_or(answers);
-        let (gap, back) = (longest_gap(&reads, injured, now()), last.saturating_duration_since(answers));
+        let ((gap, since), back) = (longest_gap(&reads, injured, now()), last.saturating_duration_since(answers));
         let retried = reads.iter().filter(|read| !read.errors.is_empty()).count();
         progress(format_args!(
-            "  {number}/{repeats}: {} reads, {retried} retried, {failed} failed, gap {gap:.1?}, told after {told:.1?}, back after {back:.1?}",
-            reads.len()
+            "  {number}/{repeats}: {} reads, {retried} retried, {failed} failed, gap {gap:.1?} {} the server's return, told after {told:.1?}, back after {back:.1?}",
+            reads.len(),
+            if since < answers { "before" } else { "after" },
         ));
         outages.failed.add(failed as f64);
         outages.gap.add_seconds(gap);

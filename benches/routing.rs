@@ -2,16 +2,37 @@
 
 mod support;
 
-use std::{fs, hint::black_box, path::Path, time::Duration};
+use std::{fs, hint::black_box, path::Path, sync::Arc, time::Duration};
 
 use criterion::Criterion;
 use pgdetour::{
-    Config, Router,
-    config::{AliasName, Role},
-    testkit::{Cluster, Fault, Proxy},
+    config::{AliasName, Balance},
+    health::{Belief, Generation, Need, State},
+    plan::{Candidate, Route},
+    pool::Server,
 };
+use tokio::sync::Notify;
 
 use support::{Fallible, Judged, Row, Spread, Unit};
+
+/// A place on a route, as the router has them, but without a pool.
+struct Place(Arc<Server>);
+
+impl Place {
+    fn new(name: &str) -> Fallible<Self> {
+        Ok(Self(Arc::new(Server::new(AliasName::new(name)?, String::new(), Arc::new(Notify::new())))))
+    }
+}
+
+impl Candidate for Place {
+    fn belief(&self) -> Belief {
+        self.0.cell.belief()
+    }
+
+    fn load(&self) -> u32 {
+        self.0.cell.leases().out
+    }
+}
 
 /// What criterion keeps of one benchmark: how often each sample ran it, and how long all of that took.
 fn spread(home: &Path, name: &str) -> Fallible<Spread> {
@@ -21,18 +42,10 @@ fn spread(home: &Path, name: &str) -> Fallible<Spread> {
     Ok(numbers("times").zip(numbers("iters")).map(|(nanoseconds, count)| nanoseconds / count / 1e9).collect())
 }
 
-fn measure() -> Fallible<()> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let (cluster, proxy, router) = runtime.block_on(async {
-        let cluster = Cluster::start(0).await?;
-        let server = cluster.primary();
-        let proxy = Proxy::start((server.host(), server.port())).await?;
-        proxy.set(Fault::Refuse).await?;
-        let replica = server.url_at("127.0.0.1", proxy.addr().port());
-        let builder = Config::builder().server("primary", Role::Primary, server.url());
-        let router: Router = Router::start(builder.server("replica", Role::Replica, replica).build()?).await?;
-        Fallible::Ok((cluster, proxy, router))
-    })?;
+fn main() -> Fallible<()> {
+    if !support::is_wanted() {
+        return Ok(());
+    }
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("criterion");
     let mut criterion = Criterion::default()
         .output_directory(&home)
@@ -40,21 +53,19 @@ fn measure() -> Fallible<()> {
         .measurement_time(Duration::from_secs(3))
         .configure_from_args();
     let mut rows = Vec::new();
-    for (name, alias) in [("healthy", "primary"), ("on a detour", "replica")] {
-        let alias = router.alias(alias)?;
-        assert_eq!(alias.target().as_ref().map(AliasName::as_str), Some("primary"), "{name}");
-        criterion.bench_function(name, |bencher| bencher.iter(|| black_box(&alias).target().is_some()));
+    for (name, state) in [("healthy", State::Up), ("on a detour", State::Down)] {
+        let (primary, replica) = (Place::new("primary")?, Place::new("replica")?);
+        replica.0.publish(Belief::new(state, Generation::default().next()));
+        let route = Route::new(Need::Reads, vec![replica], vec![primary], Balance::default());
+        let detour = route.choose().map(|choice| choice.detour);
+        assert_eq!(detour, Some(state == State::Down), "{name}");
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&route).choose().map(|choice| std::ptr::from_ref(choice.candidate)));
+        });
         let measure = format!("the routing decision alone, {name}");
         let spread = spread(&home, name)?;
         rows.push(Row { measure, unit: Unit::Seconds, judged: Judged::MedianAtMost, must: 50e-9, aim: 10e-9, spread });
     }
-    let postgres = runtime.block_on(support::version(cluster.primary()))?;
-    support::print(&rows, &postgres);
-    runtime.block_on(router.shutdown());
-    drop((proxy, cluster));
+    support::print(&rows, "no PostgreSQL");
     Ok(())
-}
-
-fn main() -> Fallible<()> {
-    if support::is_wanted() { measure() } else { Ok(()) }
 }

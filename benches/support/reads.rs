@@ -89,12 +89,13 @@ async fn once(alias: &Alias<DeadpoolPostgres>) -> Fallible<bool> {
     Ok(client.is_detour())
 }
 
-/// The longest time from one success to the next, beyond the pace, between two moments.
-pub(crate) fn longest_gap(reads: &[Read], from: Instant, until: Instant) -> Duration {
+/// The longest time from one success to the next, beyond the pace, between two moments; and when it began.
+pub(crate) fn longest_gap(reads: &[Read], from: Instant, until: Instant) -> (Duration, Instant) {
     let good = reads.iter().filter(|read| !read.is_failed()).map(|read| read.ended);
-    let before = good.clone().filter(|at| *at < from).max().unwrap_or(from);
+    let mut last = good.clone().filter(|at| *at < from).max().unwrap_or(from);
     let within = good.filter(|at| (from..until).contains(at));
-    let mut last = before;
-    let gaps = within.map(|at| at - std::mem::replace(&mut last, at));
-    gaps.max().unwrap_or(until - from).saturating_sub(PACE)
+    let gaps = within.map(|at| (at, std::mem::replace(&mut last, at)));
+    let longest = gaps.map(|(at, since)| (at - since, since)).max();
+    let (gap, since) = longest.unwrap_or((until - from, from));
+    (gap.saturating_sub(PACE), since)
 }
