@@ -49,11 +49,9 @@ impl<C: Candidate> Route<C> {
     /// Where a request goes now, or `None` if no server is usable.
     #[must_use]
     pub fn choose(&self) -> Option<Choice<'_, C>> {
+        // A server alone has no turns to take: nothing is divided.
         if let [only] = &*self.own {
-            let belief = only.belief();
-            if belief.is_clear(self.need) {
-                return Some(Choice { candidate: only, detour: false, clear: true, belief });
-            }
+            return usable(only, self.need, false).or_else(|| self.failover().iter().find_map(stand_in));
         }
         self.plan().next()
     }
@@ -86,7 +84,7 @@ impl<C: Candidate> Route<C> {
         let count = self.own.len();
         let own = (0..count).map(move |offset| &self.own[(start + offset) % count]);
         let own = own.filter_map(|candidate| usable(candidate, self.need, false));
-        let failover = self.failover.iter().filter_map(|candidate| usable(candidate, Need::Reads, true));
+        let failover = self.failover.iter().filter_map(stand_in);
         own.chain(failover)
     }
 
@@ -125,6 +123,10 @@ impl<C: Candidate> Route<C> {
 fn usable<C: Candidate>(candidate: &C, need: Need, detour: bool) -> Option<Choice<'_, C>> {
     let belief = candidate.belief();
     belief.serves(need).then(|| Choice { candidate, detour, clear: belief.is_clear(need), belief })
+}
+
+fn stand_in<C: Candidate>(candidate: &C) -> Option<Choice<'_, C>> {
+    usable(candidate, Need::Reads, true)
 }
 
 /// Spreads a counter evenly and without pattern (the finalizer of SplitMix64), so that chance costs no lock.
