@@ -204,7 +204,7 @@ impl<P: Probe> Watched<P> {
     }
 
     pub(super) fn event(&self, kind: EventKind) -> Event {
-        Event { alias: self.server.name.clone(), server: Arc::clone(&self.address), kind }
+        Event { alias: self.server.name.clone(), address: Arc::clone(&self.address), kind }
     }
 }
 

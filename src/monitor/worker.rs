@@ -238,7 +238,7 @@ fn standing_event(before: &Table, entry: &crate::plan::Entry) -> Option<Event> {
     let standing = before.get(&known.name).map_or(&Standing::Sound, |entry| &entry.standing);
     (*standing != entry.standing).then(|| Event {
         alias: known.name.clone(),
-        server: known.address.as_str().into(),
+        address: known.address.as_str().into(),
         kind: EventKind::StandingChanged { standing: entry.standing.clone() },
     })
 }

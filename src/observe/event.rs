@@ -14,8 +14,8 @@ use crate::{
 pub struct Event {
     /// The alias that declares the server.
     pub alias: AliasName,
-    /// `host:port/database`.
-    pub server: Arc<str>,
+    /// `host:port/database`: the log's field `server`.
+    pub address: Arc<str>,
     /// What happened.
     pub kind: EventKind,
 }

@@ -12,7 +12,7 @@ pub(crate) fn warn(warnings: &[Mistake]) {
 
 /// Writes one event to the log: an outage at ERROR, its end at INFO.
 pub(super) fn record(event: &Event) {
-    let (name, alias, server, pid) = (event.kind.name(), event.alias.as_str(), &*event.server, std::process::id());
+    let (name, alias, server, pid) = (event.kind.name(), event.alias.as_str(), &*event.address, std::process::id());
     match &event.kind {
         EventKind::OutageOpened { cause, detour } => {
             let detour = detour.as_ref().map_or("none", |target| target.as_str());

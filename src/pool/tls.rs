@@ -74,7 +74,9 @@ impl Security {
         #[cfg(feature = "tls")]
         return rustls_stream::connector(tls, direct).map(Self::Tls);
         #[cfg(not(feature = "tls"))]
-        Err(TlsError::new(format!("this program was built without the feature \"tls\" (direct: {direct})")))
+        Err(TlsError::new(format!(
+            "this program was built without pgdetour's feature \"tls\": build it with that (direct: {direct})"
+        )))
     }
 
     pub(super) fn is_plain(&self) -> bool {
@@ -220,7 +222,10 @@ mod rustls_stream {
                     store.add(certificate).map_err(|error| TlsError::because(what(), error))?;
                 }
                 if store.is_empty() {
-                    return Err(TlsError::new(format!("{} holds no certificate", path.display())));
+                    return Err(TlsError::new(format!(
+                        "{} holds no certificate: name a PEM file in sslrootcert",
+                        path.display()
+                    )));
                 }
             }
         }

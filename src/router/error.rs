@@ -117,8 +117,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             Kind::Config(error) => write!(f, "{error}"),
-            Kind::Start { alias, .. } => write!(f, "alias {alias} cannot be set up"),
-            Kind::Thread(_) => f.write_str("the monitor's thread cannot be started"),
+            Kind::Start { alias, source } => write!(f, "alias {alias} cannot be set up: {}", Cause::of(&**source)),
+            Kind::Thread(source) => write!(f, "the monitor's thread cannot be started: {source}"),
             Kind::UnknownAlias { name, known, nearest } => {
                 write!(f, "no alias is named {name:?}")?;
                 match nearest {
