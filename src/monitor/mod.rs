@@ -10,7 +10,10 @@ mod worker;
 
 use std::{io, thread, time::Duration};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{mpsc, oneshot},
+};
 
 pub(crate) use self::{
     ping::Ping,
@@ -29,16 +32,28 @@ impl Monitor {
     pub(crate) fn start<P: Probe>(
         build: impl FnOnce(mpsc::UnboundedReceiver<Command>) -> Worker<P> + Send + 'static,
     ) -> io::Result<(Self, oneshot::Receiver<()>)> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Self::start_on(thread::Builder::new(), build)
+    }
+
+    fn start_on<P: Probe>(
+        thread: thread::Builder,
+        build: impl FnOnce(mpsc::UnboundedReceiver<Command>) -> Worker<P> + Send + 'static,
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
         let (commands, orders) = mpsc::unbounded_channel();
         let (done, ended) = oneshot::channel();
-        thread::Builder::new().name("pgdetour-monitor".to_owned()).spawn(move || {
+        // The thread first: a runtime panics when it is dropped inside another, as it would be here without a thread.
+        let (hand_over, runtime) = std::sync::mpsc::channel::<Runtime>();
+        thread.name("pgdetour-monitor".to_owned()).spawn(move || {
             let _alarm = Alarm;
+            // An error says that there is none: then nobody waits for this thread.
+            let Ok(runtime) = runtime.recv() else { return };
             runtime.block_on(async { build(orders).run().await });
             // A name lookup that hangs must not hold up the end of the program.
             runtime.shutdown_timeout(Duration::from_millis(100));
             let _ = done.send(());
         })?;
+        // The thread waits for it, so it is received.
+        let _ = hand_over.send(runtime::Builder::new_current_thread().enable_all().build()?);
         Ok((Self { commands }, ended))
     }
 

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use self::fake::{Fake, Manner};
-use super::{Command, Shared, Worker};
+use super::{Command, Monitor, Shared, Worker};
 use crate::{
     clock,
     config::{Config, ConfigBuilder, Role},
@@ -124,4 +124,11 @@ impl Bench {
         let told = timeout(lasting, self.events.next()).await;
         assert!(told.is_err(), "told: {told:?}");
     }
+}
+
+#[tokio::test]
+async fn without_room_for_its_thread_the_start_is_an_error_and_no_panic() {
+    let huge = std::thread::Builder::new().stack_size(1 << 60);
+    let started = Monitor::start_on::<Fake>(huge, |_| unreachable!("there is no thread"));
+    assert!(started.is_err());
 }
