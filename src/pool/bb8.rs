@@ -49,7 +49,8 @@ where
     M::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     /// Puts a pool of your own behind the router. The builder's `retry_connection`, `test_on_check_out` and `error_sink` are
-    /// set here: each would hide from the router that a server is gone.
+    /// set here: each would hide from the router that a server is gone. Its `min_idle` is not kept: bb8 would connect to servers
+    /// that are down, after the end of the router too, and panic where a lease is dropped outside of a runtime.
     ///
     /// The router did not make these connections, so it can neither cut those that hang on a frozen server nor see whether one
     /// comes back clean, unless `P` can: statements want a timeout of their own.
@@ -63,6 +64,7 @@ where
         let pool = builder
             .retry_connection(false)
             .test_on_check_out(false)
+            .min_idle(None)
             .error_sink(Box::new(Sink(Arc::clone(&news))))
             .build_unchecked(Marking { manage, news: Arc::clone(&news) });
         Ok(Self { max_size: pool.config().max_size, pool, news, runtime, probe: PhantomData })
@@ -368,5 +370,57 @@ fn run_error<E: Into<Box<dyn Error + Send + Sync>>>(error: RunError<E>) -> Acqui
             AcquireError::new(AcquireErrorKind::Exhausted, "no connection came back within the pool's own timeout")
         }
         RunError::User(error) => AcquireError::new(AcquireErrorKind::Connect, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    struct Free;
+
+    impl ManageConnection for Free {
+        type Connection = ();
+        type Error = io::Error;
+
+        async fn connect(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        async fn is_valid(&self, (): &mut ()) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn has_broken(&self, (): &mut ()) -> bool {
+            false
+        }
+    }
+
+    enum Open {}
+
+    impl Probe<()> for Open {
+        fn is_closed((): &()) -> bool {
+            false
+        }
+
+        async fn probe((): &()) -> Result<(), Box<dyn Error + Send + Sync>> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_connection_may_be_discarded_outside_of_any_runtime_and_none_is_made_after_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let pool = runtime.block_on(async { Bb8::<Free, Open>::new(Builder::new().max_size(2).min_idle(1), Free) });
+        let pool = pool.unwrap();
+        let lent = runtime.block_on(pool.acquire()).unwrap();
+        Bb8::<Free, Open>::discard(lent);
+        let lent = runtime.block_on(pool.acquire()).unwrap();
+        pool.close();
+        drop(lent);
+        runtime.block_on(tokio::task::yield_now());
+        assert_eq!(pool.status().size, 0);
     }
 }
