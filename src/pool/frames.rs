@@ -19,6 +19,8 @@ pub(super) const IN_TRANSACTION: u64 = 1 << 1;
 pub(super) const UNFINISHED: u64 = 1 << 2;
 /// What passes is not the protocol, or the conversation was terminated: nothing can be said any more.
 pub(super) const LOST: u64 = 1 << 3;
+/// The server has reported a FATAL or PANIC: the session is over, though its end may take a moment to arrive.
+pub(super) const FATAL: u64 = 1 << 4;
 const PARAMETERS: u32 = 24;
 const OWED: u32 = 32;
 
@@ -43,6 +45,7 @@ pub(super) struct Frames {
     copying: bool,
     /// The last request that is answered by `ReadyForQuery` was a `Sync`, not a `Query`.
     synced_last: bool,
+    report: Report,
     lost: bool,
 }
 
@@ -50,7 +53,7 @@ impl Frames {
     /// Takes note of bytes that have been written. Those of the login have no tags yet and are ignored.
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
         while self.started && !self.lost {
-            match self.sending.next(&mut bytes) {
+            match self.sending.next(&mut bytes, |_, _| {}) {
                 Ok(Some((tag, _))) => self.on_request(tag),
                 Ok(None) => return,
                 Err(NotAFrame) => self.lost = true,
@@ -61,7 +64,13 @@ impl Frames {
     /// Takes note of bytes that have been read.
     pub(super) fn received(&mut self, mut bytes: &[u8]) {
         while !self.lost {
-            match self.receiving.next(&mut bytes) {
+            let report = &mut self.report;
+            let look = |tag, part: &[u8]| {
+                if tag == b'E' {
+                    report.take(part);
+                }
+            };
+            match self.receiving.next(&mut bytes, look) {
                 Ok(Some((tag, first))) => self.on_reply(tag, first),
                 Ok(None) => return,
                 Err(NotAFrame) => self.lost = true,
@@ -78,9 +87,15 @@ impl Frames {
                 | flag(self.in_transaction, IN_TRANSACTION)
                 | flag(unfinished, UNFINISHED)
                 | flag(self.lost, LOST)
+                | flag(self.report.fatal.is_some(), FATAL)
                 | u64::from(self.parameters) << PARAMETERS
                 | u64::from(self.owed) << OWED,
         )
+    }
+
+    /// The SQLSTATE of the FATAL or PANIC that ended the session.
+    pub(super) fn fatal(&self) -> Option<[u8; 5]> {
+        self.report.fatal
     }
 
     fn on_request(&mut self, tag: u8) {
@@ -117,6 +132,7 @@ impl Frames {
                 }
             }
             b'S' => self.parameters = self.parameters.wrapping_add(1),
+            b'E' => self.report.end(),
             _ => {}
         }
     }
@@ -137,6 +153,41 @@ struct Cursor {
     first: Option<u8>,
 }
 
+/// What an `ErrorResponse` says of itself: fields of a type byte and a text that ends in zero. Two are read, the severity
+/// that is never translated (`V`) and the SQLSTATE (`C`), and of those as much as counts.
+#[derive(Debug, Default)]
+struct Report {
+    field: u8,
+    position: usize,
+    severity: u8,
+    code: [u8; 5],
+    fatal: Option<[u8; 5]>,
+}
+
+impl Report {
+    fn take(&mut self, part: &[u8]) {
+        for &byte in part {
+            match (self.field, byte) {
+                (0, field) => (self.field, self.position) = (field, 0),
+                (_, 0) => self.field = 0,
+                (field, byte) => {
+                    match (field, self.position) {
+                        (b'V', 0) => self.severity = byte,
+                        (b'C', at @ 0..5) => self.code[at] = byte,
+                        _ => {}
+                    }
+                    self.position += 1;
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        let fatal = matches!(self.severity, b'F' | b'P').then_some(self.code);
+        *self = Self { fatal: self.fatal.or(fatal), ..Self::default() };
+    }
+}
+
 /// A length that cannot be one.
 #[derive(Debug)]
 struct NotAFrame;
@@ -147,7 +198,8 @@ impl Cursor {
     }
 
     /// Moves past the end of the current frame, if `bytes` reach so far, and gives its tag and the first byte of its body.
-    fn next(&mut self, bytes: &mut &[u8]) -> Result<Option<(u8, u8)>, NotAFrame> {
+    /// `look` is shown the tag and each part of the body as it passes.
+    fn next(&mut self, bytes: &mut &[u8], look: impl FnOnce(u8, &[u8])) -> Result<Option<(u8, u8)>, NotAFrame> {
         if self.filled < self.header.len() {
             let part = bytes.len().min(self.header.len() - self.filled);
             self.header[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
@@ -167,6 +219,7 @@ impl Cursor {
         self.first = self.first.or_else(|| bytes.first().copied().filter(|_| self.left > 0));
         let part = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(self.left);
         self.left -= part;
+        look(self.header[0], &bytes[..part as usize]);
         *bytes = &bytes[part as usize..];
         if self.left > 0 {
             return Ok(None);
@@ -295,11 +348,40 @@ mod tests {
         assert_eq!(after(vec![Step::Sent(huge)]), Seen(STARTED | UNFINISHED));
     }
 
+    fn report(severity: &str, code: &str) -> Step {
+        Step::Received(frame(b'E', format!("S?\0V{severity}\0C{code}\0MV\0\0").as_bytes()))
+    }
+
+    fn fatal_of(report: Step) -> Option<[u8; 5]> {
+        let mut frames = Frames::default();
+        login().iter().chain([&sent(b"Q"), &report]).for_each(|step| _ = play(&mut frames, step));
+        assert_eq!(frames.seen().0 & FATAL != 0, frames.fatal().is_some());
+        frames.fatal()
+    }
+
+    #[test]
+    fn a_fatal_is_told_from_an_error_by_the_severity_that_is_never_translated() {
+        assert_eq!(fatal_of(report("FATAL", "57P01")), Some(*b"57P01"));
+        assert_eq!(fatal_of(report("PANIC", "XX000")), Some(*b"XX000"));
+        assert_eq!(fatal_of(report("ERROR", "57P01")), None);
+        assert_eq!(fatal_of(Step::Received(frame(b'E', b"VFATAL"))), Some([0; 5]));
+        assert_eq!(fatal_of(Step::Received(frame(b'E', b"CTOO LONG A CODE\0V"))), None);
+    }
+
+    #[test]
+    fn one_report_does_not_color_the_next() {
+        let mut frames = Frames::default();
+        let steps = [report("ERROR", "42601"), Step::Received(frame(b'E', b"MFATAL\0\0")), report("FATAL", "57P01")];
+        let seen: Vec<_> = steps.iter().map(|step| play(&mut frames, step).0 & FATAL).collect();
+        assert_eq!(seen, [0, 0, FATAL]);
+    }
+
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             proptest::sample::select(vec![&b"PDS"[..], b"BES", b"Q", b"BESf", b"d", b"cS", b"fS", b"H"]).prop_map(sent),
             proptest::sample::select(vec![&b"1tT"[..], b"2DDC", b"G", b"S", b"N", b"W", b"E"]).prop_map(received),
             proptest::sample::select(b"ITE".to_vec()).prop_map(ready),
+            proptest::sample::select(vec!["ERROR", "FATAL"]).prop_map(|severity| report(severity, "57P01")),
         ]
     }
 

@@ -16,7 +16,10 @@ use super::{
     tap::{Ending, Gauge, Tap},
     wire::Wire,
 };
-use crate::{health::Generation, policy::Fault};
+use crate::{
+    health::Generation,
+    policy::{Fault, Severity, Sqlstate},
+};
 
 /// The driving side of one pooled connection.
 pub(super) struct Session {
@@ -33,6 +36,15 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(server: Arc<Server>, generation: Generation, wire: Wire, tap: &Tap) -> Self {
         let gauge = tap.gauge();
+        // The end of the session comes later than its FATAL, and the caller's next attempt may come in between.
+        let accused = Arc::clone(&server);
+        tap.on_fatal(move |code| {
+            let sqlstate = str::from_utf8(&code).ok().and_then(Sqlstate::parse);
+            let fault = sqlstate.map(|sqlstate| Fault::Reported { sqlstate, severity: Severity::Fatal });
+            if fault.is_some_and(|fault| fault.class().asks_for_ping()) {
+                accused.doubt(generation);
+            }
+        });
         let (in_recovery, parameters) = (in_recovery(&wire), gauge.parameters());
         Self { server, generation, wire, gauge, notice: None, in_recovery, parameters }
     }
@@ -209,6 +221,21 @@ mod tests {
         let fake = Fake::start(SOON).await;
         assert!(fake.is_doubted_after(&[]).await);
         assert!(fake.is_doubted_after(&words(b'E', "FATAL", "57P01")).await);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_is_told_a_fatal_finds_the_server_doubted_though_the_session_has_not_ended() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { client, tap, .. }, mut socket) = fake.login().await;
+        let query = tokio::spawn(async move { client.simple_query("SELECT 1").await.map(|_| client) });
+        let mut header = [0; 5];
+        socket.read_exact(&mut header).await.unwrap();
+        socket.write_all(&words(b'E', "FATAL", "57P01")).await.unwrap();
+        // The socket stays open: nothing but the words has arrived.
+        let error = timeout(SOON, query).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(error.code().map(|state| state.code()), Some("57P01"));
+        assert!(fake.server.cell.belief().is_doubted());
+        assert_ne!(tap.condition(), Condition::Clean);
     }
 
     #[tokio::test]

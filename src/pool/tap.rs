@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     dial::CancelToken,
-    frames::{Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
+    frames::{FATAL, Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
 };
 
 /// What is known about the state of one connection, without asking the server. Cloning is cheap.
@@ -49,6 +49,9 @@ pub struct Ending {
     pub cause: String,
 }
 
+/// Told the SQLSTATE of a FATAL as its bytes pass, before the driver hands it to anybody.
+type Alarm = Box<dyn Fn([u8; 5]) + Send + Sync>;
+
 #[derive(Default)]
 struct Shared {
     /// What everybody reads. Only the session writes it, except `STIRRED`, which everybody may raise.
@@ -58,6 +61,7 @@ struct Shared {
     watched: AtomicBool,
     settled: Notify,
     ending: OnceLock<Ending>,
+    alarm: OnceLock<Alarm>,
     cancel_token: OnceLock<CancelToken>,
 }
 
@@ -83,9 +87,9 @@ impl Tap {
     #[must_use]
     pub fn condition(&self) -> Condition {
         let word = self.shared.word.load(Ordering::Acquire);
-        if word & (UNDER_WAY | LOST | IN_TRANSACTION | STARTED) == STARTED {
+        if word & (UNDER_WAY | LOST | FATAL | IN_TRANSACTION | STARTED) == STARTED {
             Condition::Clean
-        } else if word & LOST != 0 {
+        } else if word & (LOST | FATAL) != 0 {
             Condition::Dirty
         } else if word & UNDER_WAY != 0 {
             Condition::Busy
@@ -136,6 +140,12 @@ impl Tap {
     #[cfg(feature = "deadpool")]
     pub(super) fn is_orphan(&self) -> bool {
         Arc::strong_count(&self.shared) == 1
+    }
+
+    /// Calls `alarm` when the server ends the session with a FATAL: whoever is told of it by the driver finds that done.
+    pub(super) fn on_fatal(&self, alarm: impl Fn([u8; 5]) + Send + Sync + 'static) {
+        // There is one session for each tap.
+        let _ = self.shared.alarm.set(Box::new(alarm));
     }
 
     /// Puts this tap on a stream.
@@ -261,7 +271,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let known = self.frames.fatal();
         self.frames.received(&buf.filled()[before..]);
+        if let (None, Some(code), Some(alarm)) = (known, self.frames.fatal(), self.tap.shared.alarm.get()) {
+            alarm(code);
+        }
         self.mark(UNREAD, read.is_ready());
         read
     }
