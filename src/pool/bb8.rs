@@ -413,7 +413,7 @@ mod tests {
     #[test]
     fn a_connection_may_be_discarded_outside_of_any_runtime_and_none_is_made_after_the_end() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let pool = runtime.block_on(async { Bb8::<Free, Open>::new(Builder::new().max_size(2).min_idle(1), Free) });
+        let pool = runtime.block_on(async { Bb8::<Free, Open>::new(Builder::new().max_size(1).min_idle(1), Free) });
         let pool = pool.unwrap();
         let lent = runtime.block_on(pool.acquire()).unwrap();
         Bb8::<Free, Open>::discard(lent);
