@@ -18,6 +18,7 @@ use pgdetour::{
     testkit::Cluster,
 };
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
+use tokio_postgres::error::SqlState;
 
 type Tested = Result<(), Box<dyn Error>>;
 
@@ -103,7 +104,10 @@ async fn a_statement_that_was_only_queued_is_seen_and_can_be_cancelled() -> Test
     let (connector, Connected { client, tap, .. }) = connected(cluster.primary()).await?;
     let cancel = connector.cancel_token(&client);
     for _ in 0..50 {
-        client.simple_query("SELECT 1").await?;
+        // On a busy machine the last request to cancel may come so late that it hits this one.
+        while let Err(error) = client.simple_query("SELECT 1").await {
+            assert_eq!(error.code(), Some(&SqlState::QUERY_CANCELED), "{error}");
+        }
         assert_eq!(settled(&tap).await, Condition::Clean);
         poll_once(pin!(client.simple_query("SELECT pg_sleep(600)")));
         assert!(!tap.is_clean());
