@@ -271,9 +271,14 @@ async fn detour(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>>
         let mut top = 0;
         for _ in 0..200 {
             // All that is there but this session and the monitor's.
-            let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' \
+            let sql = "SELECT state || ': ' || query FROM pg_stat_activity WHERE backend_type = 'client backend' \
                        AND pid <> pg_backend_pid() AND query NOT LIKE '%AS recovering%'";
-            top = top.max(counting.query_one(sql, &[]).await?.get::<_, i64>(0));
+            let sessions = counting.query(sql, &[]).await?;
+            if sessions.len() > 8 {
+                let all: Vec<Option<&str>> = sessions.iter().map(|row| row.get(0)).collect();
+                progress(format_args!("  {} sessions: {all:?}", all.len()));
+            }
+            top = top.max(sessions.len());
             sleep(Duration::from_millis(10)).await;
         }
         stop.store(true, Ordering::Relaxed);
