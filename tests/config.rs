@@ -42,16 +42,17 @@ fn what_is_left_out_has_its_default() {
     let replica = config.alias("replica").unwrap();
     assert_eq!(server(&config, "replica").pings, Pings::default());
     assert_eq!(replica.pool, PoolSettings::default());
-    assert_eq!(config.monitoring, Monitoring::Background);
+    assert_eq!(config.monitoring(), Monitoring::Background);
     assert_eq!(failover(&config, "replica"), ["primary"]);
     assert_eq!(failover(&config, "primary"), [""; 0]);
-    assert!(config.warnings.is_empty());
+    assert!(config.warnings().is_empty());
 }
 
 #[test]
 fn aliases_stand_in_the_order_of_the_file() {
     let text = PAIR.replace("alias.primary", "alias.zebra");
-    let names: Vec<_> = Config::from_toml(&text).unwrap().aliases.iter().map(|alias| alias.name.to_string()).collect();
+    let names: Vec<_> =
+        Config::from_toml(&text).unwrap().aliases().iter().map(|alias| alias.name.to_string()).collect();
     assert_eq!(names, ["zebra", "replica"]);
 }
 
@@ -104,10 +105,10 @@ fn the_environment_wins_over_the_file() {
     assert_eq!(server(&config, "replica").target.address(), "db9:5433");
     assert_eq!(server(&config, "replica").pings.monitoring_ping_frequency, seconds(60));
     assert_eq!(config.alias("primary").unwrap().pool.max_size, 4);
-    assert_eq!(config.monitoring, Monitoring::OnDemand);
+    assert_eq!(config.monitoring(), Monitoring::OnDemand);
     assert_eq!(failover(&config, "replica"), [""; 0]);
     assert_eq!(failover(&config, "spare"), ["replica", "primary"]);
-    assert_eq!(config.aliases.last().unwrap().name.as_str(), "spare");
+    assert_eq!(config.aliases().last().unwrap().name.as_str(), "spare");
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn code_says_the_same_as_a_file() {
         .environment([("HOME", "/nonexistent")])
         .build()
         .unwrap();
-    assert_eq!(file.aliases, code.aliases);
+    assert_eq!(file.aliases(), code.aliases());
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn the_table_of_keys_tells_the_defaults() {
         }
     }
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
-    assert_eq!(config.aliases, Config::from_toml(PAIR).unwrap().aliases, "{written}");
+    assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
     assert_eq!(written.lines().count(), 14);
 }
 
@@ -232,7 +233,7 @@ fn inline_tables_and_dotted_keys_say_the_same_as_headers() {
     let dotted = "alias.primary.role = \"primary\"\nalias.primary.url = \"postgres://app@db1/app\"\nalias.replica = { role = \"replica\", url = \"postgres://app@db2/app\" }";
     let expected = Config::from_toml(PAIR).unwrap();
     for text in [inline, dotted] {
-        assert_eq!(Config::from_toml(text).unwrap().aliases, expected.aliases, "{text}");
+        assert_eq!(Config::from_toml(text).unwrap().aliases(), expected.aliases(), "{text}");
     }
 }
 
@@ -255,5 +256,5 @@ fn in_code_a_pool_is_taken_as_it_is_given() {
     let pool = PoolSettings { max_size: 64, detour_size: 8, ..PoolSettings::default() };
     let url = "postgres://app@db1/app";
     let config = Config::builder().pool(pool.clone()).server("primary", Role::Primary, url).build().unwrap();
-    assert_eq!(config.aliases[0].pool, pool);
+    assert_eq!(config.aliases()[0].pool, pool);
 }

@@ -275,6 +275,6 @@ fn a_file_that_is_missing_or_not_utf_8_is_told_so() {
 #[test]
 fn two_aliases_for_one_server_are_a_warning() {
     let config = Config::from_toml(&replaced("app@db2/app", "reports@db1/app")).expect("only a warning");
-    let told: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    let told: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
     is_as_told_before("one_server_twice", &told.join("\n"));
 }

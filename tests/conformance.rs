@@ -56,7 +56,7 @@ struct Bench<B> {
 impl<B: Subject> Bench<B> {
     fn new(url: &str, max_size: usize, connect_timeout: Duration) -> Result<Self, Box<dyn Error>> {
         let config = Config::builder().server("primary", Role::Primary, url).build()?;
-        let alias = &config.aliases[0];
+        let alias = &config.aliases()[0];
         let AliasKind::Server(declared) = &alias.kind else { unreachable!("one server is declared") };
         let server = Server::new(alias.name.clone(), declared.target.address(), Arc::new(Notify::new()));
         let server = Arc::new(server);

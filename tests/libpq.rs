@@ -69,7 +69,7 @@ fn built(url: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError>
 }
 
 fn server(config: &Config) -> &ServerConfig {
-    match &config.aliases[0].kind {
+    match &config.aliases()[0].kind {
         AliasKind::Server(server) => server,
         other => panic!("{other:?}"),
     }
@@ -134,7 +134,7 @@ fn parameters_that_work_reach_the_driver() {
     assert_eq!(postgres.get_keepalives_interval(), Some(Duration::from_secs(5)));
     assert_eq!(postgres.get_keepalives_retries(), Some(6));
     assert_eq!(postgres.get_tcp_user_timeout(), Some(&Duration::from_secs(9)));
-    assert_eq!(config.aliases[0].pool.connect_timeout, Duration::from_secs(7));
+    assert_eq!(config.aliases()[0].pool.connect_timeout, Duration::from_secs(7));
     assert_eq!(server(&config).target.address(), "db1:5433/my db");
 }
 
@@ -157,7 +157,7 @@ fn the_key_wins_over_the_connect_timeout_of_the_url_and_that_over_the_global_key
     let text = |global: &str, alias: &str| {
         format!("{global}\n[alias.primary]\nrole = \"primary\"\nurl = \"host=db1 user=u connect_timeout=7\"\n{alias}\n")
     };
-    let timeout = |text: String| Config::from_toml(&text).expect("it holds").aliases[0].pool.connect_timeout;
+    let timeout = |text: String| Config::from_toml(&text).expect("it holds").aliases()[0].pool.connect_timeout;
     assert_eq!(timeout(text("connect_timeout = \"1s\"", "")), Duration::from_secs(7));
     assert_eq!(timeout(text("", "connect_timeout = \"1s\"")), Duration::from_secs(1));
 }
@@ -171,7 +171,7 @@ fn a_password_file_is_read_without_its_last_newline() {
             format!("[alias.primary]\nrole = \"primary\"\nurl = \"postgres://u@db1\"\npassword_file = \"{path}\"\n");
         let config = Config::from_toml(&text).expect("it holds");
         assert_eq!(password(&config), Some(PASSWORD));
-        assert_eq!(config.warnings.len(), warnings, "{mode:o}: {:?}", config.warnings);
+        assert_eq!(config.warnings().len(), warnings, "{mode:o}: {:?}", config.warnings());
     }
 }
 
@@ -202,7 +202,7 @@ fn a_pgpass_that_others_can_read_is_ignored_with_a_warning() {
     secret_file(directory.path(), ".pgpass", &format!("*:*:*:*:{PASSWORD}\n"), 0o640);
     let config = built("postgres://u@db1/app", &[("HOME", &home)]).expect("it holds");
     assert_eq!(password(&config), None);
-    assert!(config.warnings[0].to_string().contains("is ignored, as libpq does; run `chmod 600"));
+    assert!(config.warnings()[0].to_string().contains("is ignored, as libpq does; run `chmod 600"));
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn no_debug_shows_a_password_or_a_user() {
     let told = format!("{builder:?}");
     let config = builder.build().expect("it holds");
     assert_eq!(password(&config), Some(PASSWORD));
-    let told = format!("{told} {config:?} {:?}", config.aliases[1]);
+    let told = format!("{told} {config:?} {:?}", config.aliases()[1]);
     assert!(!told.contains(PASSWORD) && !told.contains("the-user"), "{told}");
 }
 

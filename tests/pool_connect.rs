@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 fn connector(url: &str) -> Result<Connector, Box<dyn Error>> {
     let config = Config::builder().server("primary", Role::Primary, url).build()?;
-    let alias = &config.aliases[0];
+    let alias = &config.aliases()[0];
     let AliasKind::Server(server) = &alias.kind else { unreachable!("one server is declared") };
     let shared = Server::new(alias.name.clone(), server.target.address(), Arc::new(Notify::new()));
     Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, SOON, Handle::current()))

@@ -29,14 +29,10 @@ pub use self::schema::{KEYS, Key, Kind, Level};
 
 /// A configuration that holds: every alias exists, every chain ends at a server, every secret could be read.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct Config {
-    /// Every alias, in the order of declaration.
-    pub aliases: Vec<AliasConfig>,
-    /// Who starts pings.
-    pub monitoring: Monitoring,
-    /// What holds but is probably not meant: two aliases for one server, a password file that everybody can read.
-    pub warnings: Vec<Mistake>,
+    pub(crate) aliases: Vec<AliasConfig>,
+    pub(crate) monitoring: Monitoring,
+    pub(crate) warnings: Vec<Mistake>,
 }
 
 /// One declared alias.
@@ -148,6 +144,33 @@ pub enum Monitoring {
 }
 
 impl Config {
+    /// Every alias, in the order of declaration.
+    #[must_use]
+    pub fn aliases(&self) -> &[AliasConfig] {
+        &self.aliases
+    }
+
+    /// Who starts pings.
+    #[must_use]
+    pub fn monitoring(&self) -> Monitoring {
+        self.monitoring
+    }
+
+    /// What holds but is probably not meant: two aliases for one server, a password file that everybody can read.
+    #[must_use]
+    pub fn warnings(&self) -> &[Mistake] {
+        &self.warnings
+    }
+
+    /// One server without the others, pinged on demand: what `pgdetour check --connect` asks.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn alone(&self, name: &AliasName) -> Self {
+        let alias = self.alias(name.as_str()).cloned();
+        let aliases = alias.into_iter().map(|alias| AliasConfig { failover: Vec::new(), ..alias }).collect();
+        Self { aliases, monitoring: Monitoring::OnDemand, warnings: Vec::new() }
+    }
+
     /// The alias of this name.
     #[must_use]
     pub fn alias(&self, name: &str) -> Option<&AliasConfig> {

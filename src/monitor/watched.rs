@@ -259,8 +259,8 @@ mod tests {
     fn watched() -> (Watched<OneHangs>, mpsc::UnboundedReceiver<Message<u64>>) {
         let config = Config::builder().server("primary", Role::Primary, "postgres://app@localhost/app").build();
         let config = config.expect("it holds");
-        let AliasKind::Server(declared) = &config.aliases[0].kind else { panic!("it is a server") };
-        let server = Arc::new(Server::new(config.aliases[0].name.clone(), "db".to_owned(), Arc::new(Notify::new())));
+        let AliasKind::Server(declared) = &config.aliases()[0].kind else { panic!("it is a server") };
+        let server = Arc::new(Server::new(config.aliases()[0].name.clone(), "db".to_owned(), Arc::new(Notify::new())));
         let (sender, inbox) = mpsc::unbounded_channel();
         let outbox = Outbox { server: 0, sender };
         (Watched::new(server, declared, OneHangs, outbox, crate::clock::now()), inbox)

@@ -145,7 +145,7 @@ impl<P: Probe> Worker<P> {
 
     /// Without background monitoring pings go out only while somebody has asked for them, and at the start.
     fn is_active(&self) -> bool {
-        self.config.monitoring == Monitoring::Background || !self.runs.is_empty() || !self.settling.is_empty()
+        self.config.monitoring() == Monitoring::Background || !self.runs.is_empty() || !self.settling.is_empty()
     }
 
     fn receive(&mut self, message: Message<P::Session>) {

@@ -33,7 +33,7 @@ impl Observer {
 
     /// The events from now on.
     pub(crate) fn events(&self) -> Events {
-        Events { stream: self.stream.subscribe() }
+        Events { stream: self.stream.subscribe(), missed: 0 }
     }
 }
 
@@ -41,10 +41,12 @@ impl Observer {
 #[derive(Debug)]
 pub struct Events {
     stream: broadcast::Receiver<Event>,
+    missed: u64,
 }
 
 impl Events {
-    /// The next event. `None` when the router has ended. A receiver more than 256 events behind misses the oldest.
+    /// The next event. `None` when the router has ended. A receiver more than 256 events behind misses the oldest:
+    /// [`Self::missed`] counts them.
     ///
     /// # Cancel safety
     ///
@@ -53,9 +55,15 @@ impl Events {
         loop {
             match self.stream.recv().await {
                 Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Lagged(count)) => self.missed += count,
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }
+    }
+
+    /// How many events this receiver was too slow for so far.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
     }
 }

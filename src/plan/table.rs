@@ -160,8 +160,8 @@ fn system_of(server: &Known) -> Option<SystemId> {
 /// Aliases that stand in for each other, directly or not, are of one cluster.
 fn clusters(config: &Config) -> HashMap<AliasName, usize> {
     let mut cluster: HashMap<AliasName, usize> =
-        config.aliases.iter().enumerate().map(|(index, alias)| (alias.name.clone(), index)).collect();
-    for alias in &config.aliases {
+        config.aliases().iter().enumerate().map(|(index, alias)| (alias.name.clone(), index)).collect();
+    for alias in config.aliases() {
         let members: &[AliasName] = match &alias.kind {
             AliasKind::Server(_) => &[],
             AliasKind::Group { members, .. } => members,

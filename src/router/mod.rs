@@ -197,7 +197,7 @@ impl<B: Backend> Inner<B> {
         if topology.is_closed() {
             return Err(Error::closed());
         }
-        let known = || topology.config.aliases.iter().map(|alias| alias.name.clone()).collect();
+        let known = || topology.config.aliases().iter().map(|alias| alias.name.clone()).collect();
         topology.lines.get(name).cloned().ok_or_else(|| Error::unknown_alias(name, known()))
     }
 }

@@ -69,12 +69,12 @@ impl<B: Backend> Topology<B> {
         before: Arc<Table>,
         build: &Build<B>,
     ) -> Result<Self, Error> {
-        observe::warn(&config.warnings);
+        observe::warn(config.warnings());
         let config = Arc::new(config);
         let shared = Shared { table: Arc::default(), bell: Arc::new(Notify::new()), observer };
         let sites = sites(&config, &shared, build)?;
         let mut lines = HashMap::new();
-        for alias in &config.aliases {
+        for alias in config.aliases() {
             lines.insert(alias.name.clone(), Arc::new(line(alias, &config, &sites, &shared, build)?));
         }
         let own: Vec<_> = sites.iter().map(|site| Stop::new(&site.server, &site.own)).collect();
@@ -157,7 +157,7 @@ impl<B: Backend> fmt::Debug for Topology<B> {
 
 /// One site for each alias that is a server, in the order of declaration.
 fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) -> Result<Vec<Site<'a, B>>, Error> {
-    let servers = config.aliases.iter().filter_map(|alias| match &alias.kind {
+    let servers = config.aliases().iter().filter_map(|alias| match &alias.kind {
         AliasKind::Server(declared) => Some((alias, &**declared)),
         AliasKind::Group { .. } => None,
     });

@@ -84,8 +84,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(config: &Config, base: Instant) -> Self {
         let servers: Vec<Server> =
-            config.aliases.iter().filter_map(|alias| server(config, &alias.name, base)).collect();
-        let routes = config.aliases.iter().map(|alias| (alias.name.clone(), route(config, alias, &servers)));
+            config.aliases().iter().filter_map(|alias| server(config, &alias.name, base)).collect();
+        let routes = config.aliases().iter().map(|alias| (alias.name.clone(), route(config, alias, &servers)));
         let routes = routes.collect();
         let (judge, table) = (Judge::new(config), Table::default());
         Self { config: config.clone(), base, now: base, servers, routes, judge, table, told: Vec::new() }

@@ -60,7 +60,7 @@ impl Bench {
         let bell = Arc::new(Notify::new());
         let shared = Shared { table: Arc::default(), bell: Arc::clone(&bell), observer: Observer::default() };
         let (mut fakes, mut servers) = (Vec::new(), Vec::new());
-        for alias in &config.aliases {
+        for alias in config.aliases() {
             let fake = Fake::new(if alias.name.as_str() == "primary" { Role::Primary } else { Role::Replica });
             prepare(alias.name.as_str(), &fake);
             servers.push(Arc::new(Server::new(

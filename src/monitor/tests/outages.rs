@@ -157,5 +157,5 @@ async fn an_outage_that_is_open_at_a_reload_is_not_told_twice_and_its_end_is() {
     let (alias, kind, _) = after.told().await;
     let EventKind::OutageClosed { duration, .. } = kind else { panic!("{kind:?}") };
     assert!(alias == "replica" && duration >= HOUR / 2, "{alias} {duration:?}");
-    assert_eq!(after.config.aliases.len(), 2);
+    assert_eq!(after.config.aliases().len(), 2);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pgdetour::{
     Config, Error, Router,
-    config::{AliasKind, AliasName, Monitoring},
+    config::{AliasKind, AliasName},
     health::Cause,
     plan::{Entry, Judge, Known},
 };
@@ -24,8 +24,9 @@ pub(super) struct Finding {
 
 /// Asks all servers at the same time, each over a router of its own, and weighs the answers against each other.
 pub(super) async fn ask_all(config: &Config) -> Result<Vec<Finding>, Error> {
-    let servers = config.aliases.iter().filter(|alias| matches!(alias.kind, AliasKind::Server(_)));
-    let asking: Vec<_> = servers.map(|alias| tokio::spawn(ask(config.clone(), alias.name.clone()))).collect();
+    let servers = config.aliases().iter().filter(|alias| matches!(alias.kind, AliasKind::Server(_)));
+    let asking: Vec<_> =
+        servers.map(|alias| tokio::spawn(ask(config.alone(&alias.name), alias.name.clone()))).collect();
     let (mut known, mut rest) = (Vec::new(), Vec::new());
     for answer in asking {
         // Only a panic, or the end of the program, keeps a task from its end.
@@ -39,11 +40,7 @@ pub(super) async fn ask_all(config: &Config) -> Result<Vec<Finding>, Error> {
     Ok(findings.map(|(entry, (refused, took))| Finding { entry, refused, took }).collect())
 }
 
-async fn ask(mut config: Config, name: AliasName) -> Result<(Known, Option<Cause>, Duration), Error> {
-    config.aliases.retain(|alias| alias.name == name);
-    config.aliases.iter_mut().for_each(|alias| alias.failover.clear());
-    // It is pinged at the start, and then not again.
-    config.monitoring = Monitoring::OnDemand;
+async fn ask(config: Config, name: AliasName) -> Result<(Known, Option<Cause>, Duration), Error> {
     let begun = clock::now();
     let router: Router = Router::start(config).await?;
     let took = clock::now() - begun;

@@ -63,7 +63,7 @@ impl<'a> Report<'a> {
         let mut findings = findings.unwrap_or_default();
         let written =
             findings.iter().filter_map(|finding| finding.entry.known.facts).find(|facts| facts.role == Role::Primary);
-        let aliases = config.aliases.iter().map(|alias| {
+        let aliases = config.aliases().iter().map(|alias| {
             let server = match &alias.kind {
                 AliasKind::Server(server) => {
                     let index = findings.iter().position(|finding| finding.entry.known.name == alias.name);
@@ -81,7 +81,7 @@ impl<'a> Report<'a> {
             };
             Alias { config: alias, chain: Chain::of(config, alias), server }
         });
-        Self { aliases: aliases.collect(), warnings: &config.warnings, asked }
+        Self { aliases: aliases.collect(), warnings: config.warnings(), asked }
     }
 
     /// Whether every server that was asked can be used.
@@ -106,7 +106,7 @@ impl Finding {
 /// The pools that lead to this server are its own, and one for each alias whose failover comes here.
 fn most(config: &Config, server: &AliasConfig) -> Connections {
     let leads_here = |alias: &&AliasConfig| Chain::of(config, alias).failover.contains(&server.name);
-    let detours = config.aliases.iter().filter(leads_here).map(|alias| alias.pool.detour_size).sum();
+    let detours = config.aliases().iter().filter(leads_here).map(|alias| alias.pool.detour_size).sum();
     Connections { own: server.pool.max_size, detours, pings: PING_SESSIONS }
 }
 
