@@ -205,6 +205,7 @@ impl<B: Backend> Line<B> {
         F: Future<Output = Result<B::Connection, AcquireError>>,
     {
         let _unanswered = Unanswered::waiting_for(&stop.server);
+        let alive = stop.server.sessions();
         let work = async {
             let mut connection = first.as_mut().await;
             // At worst every idle connection is dead: each is tried once, and then a new one.
@@ -215,7 +216,12 @@ impl<B: Backend> Line<B> {
                     Ok(connection) if !stop.belief().is_doubted() => return Ok(connection),
                     Ok(connection) => {
                         let unproven = Unproven::<B>::new(connection);
-                        if let Some(connection) = unproven.verify().await {
+                        let proven = unproven.verify().await;
+                        if stop.server.sessions() < alive && self.goes_on_after(stop) {
+                            // A server that is being killed loses one session after the other: this one may be the next.
+                            return Err(AcquireError::new(AcquireErrorKind::Connect, "its sessions are ending"));
+                        }
+                        if let Some(connection) = proven {
                             return Ok(connection);
                         }
                     }
@@ -233,6 +239,11 @@ impl<B: Backend> Line<B> {
             () = stop.server.turned(generation) => Err(Miss::Refused(Refusal::went_down(&stop.server))),
             () = tokio::time::sleep_until(deadline.into()) => Err(Miss::Late),
         }
+    }
+
+    /// Whether the plan has a usable server after this one.
+    fn goes_on_after(&self, stop: &Stop<B>) -> bool {
+        self.route.plan().skip_while(|choice| !std::ptr::eq(choice.candidate, stop)).nth(1).is_some()
     }
 
     /// What a pool's error means: an overload ends the search (`None`), anything else goes on to the next server.
@@ -360,5 +371,22 @@ mod tests {
         let attempt = line.attempt(stop, generation, first, clock::now() + 60 * SOON);
         let miss = tokio::time::timeout(SOON, attempt).await.expect("it has nothing to wait for");
         assert!(matches!(miss, Err(Miss::Refused(_))));
+    }
+    /// Whether a request goes on a detour when, while its connection is checked, `ending` more sessions end.
+    async fn detours_while_sessions_end(ending: usize) -> bool {
+        let line = line();
+        let server = &line.route.own()[0].server;
+        let mut sessions: Vec<_> = (0..3).map(|_| server.cuts()).collect();
+        server.doubt(Generation::default());
+        let mut get = pin!(line.get_from(None, clock::now() + 60 * SOON));
+        assert!(poll_fn(|cx| Poll::Ready(get.as_mut().poll(cx).is_pending())).await, "the connection is checked first");
+        sessions.truncate(3 - ending);
+        get.await.unwrap().is_detour()
+    }
+
+    #[tokio::test]
+    async fn a_doubted_server_that_loses_one_session_after_the_other_is_not_tried_with_the_next() {
+        assert!(!detours_while_sessions_end(0).await);
+        assert!(detours_while_sessions_end(1).await);
     }
 }
