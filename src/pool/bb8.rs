@@ -117,6 +117,10 @@ where
         P::settled(connection)
     }
 
+    fn leave(connection: &Self::Connection) -> impl Future<Output = ()> + Send {
+        P::leave(connection)
+    }
+
     fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
         P::cancel_token(connection)
     }
@@ -291,6 +295,10 @@ impl Probe<Session> for Driver {
 
     async fn settled(session: &Session) -> Condition {
         session.tap.settled().await
+    }
+
+    async fn leave(session: &Session) {
+        session.tap.leave().await;
     }
 
     fn cancel_token(session: &Session) -> Option<CancelToken> {

@@ -115,6 +115,17 @@ where
         }
     }
 
+    fn leave(connection: &Self::Connection) -> impl Future<Output = ()> + Send {
+        let tap = connection.tap.clone();
+        let theirs = P::leave(&connection.object);
+        async move {
+            match tap {
+                Some(tap) => tap.leave().await,
+                None => theirs.await,
+            }
+        }
+    }
+
     fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
         connection.tap.as_ref().map_or_else(|| P::cancel_token(&connection.object), Tap::cancel_token)
     }

@@ -142,6 +142,16 @@ pub trait Backend: Send + Sync + Sized + 'static {
         std::future::ready(Self::condition(connection))
     }
 
+    /// Ends the session of a connection that is about to be discarded, and waits until the server has ended it too, so that
+    /// it does not hold more sessions than the pool has places. The default does not wait.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: the router bounds it.
+    fn leave(_connection: &Self::Connection) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// What cancels the statement that runs on this connection, where that is known. The default knows nothing.
     fn cancel_token(_connection: &Self::Connection) -> Option<CancelToken> {
         None

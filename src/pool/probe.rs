@@ -42,6 +42,12 @@ pub trait Probe<C>: 'static {
         std::future::ready(Self::condition(connection))
     }
 
+    /// Ends the session and waits until the server has ended it too; the connection is then discarded. Has to be cancel safe.
+    /// By default it does not wait.
+    fn leave(_connection: &C) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// What cancels the statement that runs on this connection, where that is known. By default it is not.
     fn cancel_token(_connection: &C) -> Option<CancelToken> {
         None

@@ -62,6 +62,7 @@ impl Session {
         .await;
         let ending = match end {
             Ok(()) => Ending::new("closed by its owner"),
+            Err(Some(_)) if self.gauge.is_leaving() => Ending::new("closed by its owner"),
             Err(None) => Ending::new("cut: the server is believed down"),
             Err(Some(error)) => {
                 if Fault::of(&error).class().asks_for_ping() {
@@ -255,6 +256,27 @@ mod tests {
         assert!(!fake.server.cell.take_doubt());
         assert_eq!(tap.ending().unwrap().cause, "closed by its owner");
         assert_eq!(fake.server.sessions(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_leaves_has_ended_when_its_server_hangs_up() {
+        let fake = Fake::start(SOON).await;
+        let (Connected { client, task, tap }, mut socket) = fake.login().await;
+        let query = tokio::spawn(async move { client.simple_query("SELECT 1").await.map(|_| client) });
+        let mut header = [0; 5];
+        socket.read_exact(&mut header).await.unwrap();
+        let mut left = pin!(tap.leave());
+        assert!(poll_fn(|cx| Poll::Ready(left.as_mut().poll(cx).is_pending())).await);
+        timeout(SOON, socket.read_to_end(&mut Vec::new())).await.expect("it says that nothing more will come").unwrap();
+        // The server is still at work on the statement.
+        assert!(poll_fn(|cx| Poll::Ready(left.as_mut().poll(cx).is_pending())).await);
+        assert_eq!(fake.server.sessions(), 1);
+        drop(socket);
+        timeout(SOON, left).await.unwrap();
+        timeout(SOON, task).await.unwrap().unwrap();
+        assert!(timeout(SOON, query).await.unwrap().unwrap().is_err());
+        assert_eq!(tap.ending().unwrap().cause, "closed by its owner");
+        assert!(!fake.server.cell.take_doubt());
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     task::{Context, Poll, Wake, Waker},
@@ -60,6 +60,10 @@ struct Shared {
     seen: AtomicU64,
     watched: AtomicBool,
     settled: Notify,
+    /// The session is to end, as soon as the server agrees.
+    leaving: AtomicBool,
+    /// The session's task, as of its last turn.
+    task: Mutex<Option<Waker>>,
     ending: OnceLock<Ending>,
     alarm: OnceLock<Alarm>,
     cancel_token: OnceLock<CancelToken>,
@@ -73,6 +77,8 @@ const WORKING: u64 = 1 << 9;
 const UNREAD: u64 = 1 << 10;
 /// The socket did not take all that was to be sent.
 const UNSENT: u64 = 1 << 11;
+/// There is no session any more.
+const ENDED: u64 = 1 << 12;
 const OWED: u64 = 0xffff_ffff << 32;
 const UNDER_WAY: u64 = STIRRED | WORKING | UNREAD | UNSENT | UNFINISHED | OWED;
 
@@ -118,6 +124,28 @@ impl Tap {
         }
     }
 
+    /// Ends the session as the server sees it: says that nothing more will come, and waits until the server has hung up, which
+    /// it does once its process is gone. A statement under way runs to its end before that: bound it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe; the connection is of no more use.
+    pub async fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::SeqCst);
+        let task = self.shared.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+        loop {
+            let notified = self.shared.settled.notified();
+            // Not LOST: an odd conversation is that long before its session ends.
+            if self.shared.word.load(Ordering::SeqCst) & ENDED != 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
     /// How the session ended, once it has.
     #[must_use]
     pub fn ending(&self) -> Option<&Ending> {
@@ -150,7 +178,7 @@ impl Tap {
 
     /// Puts this tap on a stream.
     pub(super) fn on<S>(&self, stream: S) -> Tapped<S> {
-        Tapped { stream, frames: Frames::default(), marks: 0, tap: self.clone() }
+        Tapped { stream, frames: Frames::default(), marks: 0, hung_up: false, tap: self.clone() }
     }
 
     /// The session's own access, taken once the login is over. Until its first turn the connection counts as busy: the
@@ -204,6 +232,11 @@ impl Gauge {
         Seen(self.known).parameters()
     }
 
+    /// Whether the session ends because its owner wants it to.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.tap.shared.leaving.load(Ordering::SeqCst)
+    }
+
     /// Writes down how the session ended.
     pub(super) fn end(self, ending: Ending) {
         // Nobody else sets it.
@@ -214,6 +247,7 @@ impl Gauge {
         match &self.waker {
             Some((known, ours)) if known.will_wake(task) => ours.clone(),
             _ => {
+                *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
                 let ours = Waker::from(Arc::new(Stir { tap: self.tap.clone(), task: task.clone() }));
                 self.waker = Some((task.clone(), ours.clone()));
                 ours
@@ -225,7 +259,8 @@ impl Gauge {
 /// Ended or aborted, a session leaves a connection that is of no more use.
 impl Drop for Gauge {
     fn drop(&mut self) {
-        self.tap.shared.word.fetch_or(LOST, Ordering::SeqCst);
+        self.tap.shared.word.fetch_or(LOST | ENDED, Ordering::SeqCst);
+        *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.tap.shared.settled.notify_waiters();
     }
 }
@@ -252,6 +287,7 @@ pub(crate) struct Tapped<S> {
     stream: S,
     frames: Frames,
     marks: u64,
+    hung_up: bool,
     tap: Tap,
 }
 
@@ -267,8 +303,12 @@ impl<S> Tapped<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.tap.shared.leaving.load(Ordering::Relaxed) && !self.hung_up {
+            // The server answers with its own end: what is read until then is of no interest to anybody.
+            self.hung_up = Pin::new(&mut self.stream).poll_shutdown(cx)?.is_ready();
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let known = self.frames.fatal();
@@ -283,6 +323,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tapped<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.hung_up {
+            // The driver goes on until it reads the end.
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         let taken = if let Poll::Ready(Ok(count)) = &written { *count } else { 0 };
         self.frames.sent(&buf[..taken]);
@@ -291,7 +335,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        if self.hung_up { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_flush(cx) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

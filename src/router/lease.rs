@@ -98,14 +98,14 @@ impl<B: Backend> Drop for Lease<B> {
         if condition == Condition::Busy {
             let unanswered = Unanswered(Arc::clone(&self.server));
             if let Some(busy) = self.connection.take() {
-                settle::<B>(busy, unanswered, self.generation);
+                settle::<B>(busy, self.detour, unanswered, self.generation);
             }
             return;
         }
         cell.take_back();
         // A clean one is left where it is, to be dropped without being moved.
         if condition == Condition::Dirty {
-            self.connection.take().into_iter().for_each(B::discard);
+            self.connection.take().into_iter().for_each(|dirty| give_up::<B>(dirty, self.detour));
         }
     }
 }
@@ -113,6 +113,9 @@ impl<B: Backend> Drop for Lease<B> {
 /// How long a connection that came back with something under way may take to finish it: a rollback does, a dropped query that
 /// runs on does not.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How long a session that was given up on a detour keeps its place at most.
+const LEAVE: Duration = Duration::from_secs(60);
 
 /// Counts as a lease that is out, and not as one that has come back: whoever waits for a connection, and a connection that came back
 /// before the server had answered. So a server that answers nobody is found silent, however soon its callers give up.
@@ -137,16 +140,20 @@ impl Drop for Unanswered {
     }
 }
 
-/// Gives a busy connection back once it is clean, or closes it.
+/// Gives a busy connection back once it is clean, or gives it up.
 ///
 /// Cancel safety: the runtime of whoever dropped the lease may end at any moment; then the connection is closed.
-fn settle<B: Backend>(connection: B::Connection, lease: Unanswered, generation: Generation) {
+fn settle<B: Backend>(connection: B::Connection, detour: bool, lease: Unanswered, generation: Generation) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
     let mut unproven = Unproven::<B>::new(connection);
     runtime.spawn(async move {
         let Some(connection) = unproven.get() else { return };
         let settled = tokio::time::timeout(SETTLE, B::settled(connection)).await;
         if !matches!(settled, Ok(Condition::Clean | Condition::Unknown)) {
+            drop(lease);
+            if detour {
+                unproven.leave().await;
+            }
             return;
         }
         if lease.0.cell.belief().generation() == generation {
@@ -154,6 +161,17 @@ fn settle<B: Backend>(connection: B::Connection, lease: Unanswered, generation: 
         }
         lease.answered();
     });
+}
+
+/// Closes a connection that must not be lent again. On a detour it keeps its place until the server has ended the session too: a
+/// server that is slow, or at work on what nobody waits for any more, would else hold more sessions than `detour_size`.
+///
+/// Cancel safety: as for `settle`.
+fn give_up<B: Backend>(connection: B::Connection, detour: bool) {
+    match Handle::try_current() {
+        Ok(runtime) if detour => drop(runtime.spawn(Unproven::<B>::new(connection).leave())),
+        _ => B::discard(connection),
+    }
 }
 
 /// A connection of which it is being found out whether it may be lent. Whatever ends that early closes it.
@@ -168,6 +186,14 @@ impl<B: Backend> Unproven<B> {
     pub(super) async fn verify(mut self) -> Option<B::Connection> {
         let answer = B::verify(self.get()?).await;
         if answer.is_ok() { self.take() } else { None }
+    }
+
+    /// Closes the connection once the server has ended its session, or has not for long enough.
+    async fn leave(self) {
+        if let Some(left) = self.get().map(B::leave) {
+            // Where it takes longer, the drop ends it at our side alone.
+            let _ = tokio::time::timeout(LEAVE, left).await;
+        }
     }
 
     fn get(&self) -> Option<&B::Connection> {
@@ -226,7 +252,7 @@ mod tests {
         let mut connection = pool.acquire().await.unwrap();
         connection.condition = Condition::Clean;
         server.cell.lend();
-        settle::<FakePool>(connection, Unanswered(Arc::clone(&server)), Generation(0));
+        settle::<FakePool>(connection, false, Unanswered(Arc::clone(&server)), Generation(0));
         server.publish(Belief::new(State::Down, Generation(1)));
         tokio::time::sleep(SETTLE).await;
         assert_eq!(pool.status().size, 0);

@@ -11,7 +11,7 @@ use std::{
 use pgdetour::{
     Router,
     config::{Pings, PoolSettings},
-    pool::DeadpoolPostgres,
+    pool::{Bb8Postgres, DeadpoolPostgres},
     testkit::Proxy,
 };
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::harness::{MS, Pair, Story, Tested, pinged, quick, soon};
+use crate::harness::{MS, Pair, SOON, Story, Subject, Tested, number, pinged, quick, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_readers_on_a_detour_hold_no_more_than_detour_size_connections_of_the_primary() -> Tested {
@@ -55,6 +55,35 @@ async fn five_hundred_readers_on_a_detour_hold_no_more_than_detour_size_connecti
     gate.send_replace(true);
     while let Some(read) = soon("a read", readers.join_next()).await? {
         assert!(read??);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_given_up_on_a_detour_keeps_its_place_until_the_server_has_ended_its_session() -> Tested {
+    statements_given_up_keep_their_place::<DeadpoolPostgres>().await?;
+    statements_given_up_keep_their_place::<Bb8Postgres>().await
+}
+
+async fn statements_given_up_keep_their_place<B: Subject>() -> Tested {
+    let pair = Pair::start().await?;
+    let pool = PoolSettings { detour_size: 1, acquire_timeout: SOON, ..PoolSettings::default() };
+    let router = Router::<B>::start(pair.config().pool(pool).build()?).await?;
+    let (replica, mut story) = (router.alias("replica")?, Story::of(&router));
+    pair.replica().kill().await?;
+    story.until("replica", "outage_opened").await?;
+    let observer = pair.primary().connect().await?;
+    let counted = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%detoured%' AND pid <> pg_backend_pid()";
+    for statement in ["SELECT 1::int8, 'detoured', pg_sleep(1)", "BEGIN /* detoured */"] {
+        let lease = soon("a lease", replica.get()).await??;
+        assert!(lease.is_detour());
+        // Who asked does not wait for the answer, and nobody ends the transaction.
+        let asked = B::client(&lease).simple_query(statement);
+        let _ = tokio::time::timeout(200 * MS, asked).await;
+        drop(lease);
+        let next = soon("the next lease", replica.get()).await??;
+        number(&next, "SELECT 1::int8 /* detoured */").await?;
+        assert_eq!(observer.query_one(counted, &[]).await?.get::<_, i64>(0), 1, "{statement}");
     }
     Ok(())
 }
