@@ -72,7 +72,7 @@ impl<B: Subject> Bench<B> {
     }
 
     async fn acquire(&self) -> Result<B::Connection, Box<dyn Error>> {
-        Ok(timeout(SOON, self.pool.acquire()).await??)
+        Ok(timeout(SOON, lend(&*self.pool)).await??)
     }
 
     async fn acquire_all(&self, count: usize) -> Result<Vec<B::Connection>, Box<dyn Error>> {
@@ -84,7 +84,7 @@ impl<B: Subject> Bench<B> {
     }
 
     async fn refusal(&self) -> Result<AcquireError, Box<dyn Error>> {
-        match timeout(SOON, self.pool.acquire()).await? {
+        match timeout(SOON, lend(&*self.pool)).await? {
             Ok(_) => Err("a connection was lent".into()),
             Err(error) => Ok(error),
         }
@@ -138,6 +138,10 @@ async fn nobody() -> io::Result<String> {
     Ok(format!("postgres://app@{address}/app"))
 }
 
+async fn lend<B: Backend>(pool: &B) -> Result<B::Connection, AcquireError> {
+    pool.acquire().await.map_err(Into::into)
+}
+
 async fn lends_what_it_took_back<B: Subject>() -> Tested {
     let cluster = Cluster::start(0).await?;
     let bench = Bench::<B>::over(&cluster, 4)?;
@@ -145,7 +149,7 @@ async fn lends_what_it_took_back<B: Subject>() -> Tested {
     let known = pid::<B>(&first).await?;
     drop(first);
     assert_eq!((bench.pool.status().size, bench.pool.status().idle), (1, 1));
-    let Poll::Ready(again) = poll_once(bench.pool.acquire()) else {
+    let Poll::Ready(again) = poll_once(lend(&*bench.pool)) else {
         return Err("an idle connection is lent at the first poll".into());
     };
     assert_eq!(pid::<B>(&again?).await?, known);
@@ -159,7 +163,7 @@ async fn never_holds_more_than_its_size<B: Subject>() -> Tested {
     for _ in 0..40 {
         let pool = Arc::clone(&bench.pool);
         tasks.spawn(async move {
-            let connection = pool.acquire().await?;
+            let connection = lend(&*pool).await?;
             let pid = pid::<B>(&connection).await?;
             assert!(pool.status().size <= 3, "{:?}", pool.status());
             Ok::<_, Box<dyn Error + Send + Sync>>(pid)
@@ -178,7 +182,7 @@ async fn waits_when_exhausted_for_what_comes_back<B: Subject>() -> Tested {
     let bench = Bench::<B>::over(&cluster, 1)?;
     let held = bench.acquire().await?;
     let known = pid::<B>(&held).await?;
-    let mut waiting = Box::pin(bench.pool.acquire());
+    let mut waiting = Box::pin(lend(&*bench.pool));
     assert!(poll_once(waiting.as_mut()).is_pending());
     drop(held);
     assert_eq!(pid::<B>(&timeout(SOON, waiting).await??).await?, known);
@@ -189,10 +193,10 @@ async fn a_dropped_acquire_loses_nothing<B: Subject>() -> Tested {
     let cluster = Cluster::start(0).await?;
     let bench = Bench::<B>::over(&cluster, 2)?;
     for _ in 0..20 {
-        assert!(poll_once(bench.pool.acquire()).is_pending(), "it connects");
+        assert!(poll_once(lend(&*bench.pool)).is_pending(), "it connects");
     }
     let held = bench.acquire_all(2).await?;
-    let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(bench.pool.acquire())).collect();
+    let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(lend(&*bench.pool))).collect();
     assert!(waiting.iter_mut().all(|acquire| poll_once(acquire.as_mut()).is_pending()));
     drop(held);
     // Those that were woken by what came back are dropped without taking it.
@@ -204,12 +208,12 @@ async fn a_dropped_acquire_loses_nothing<B: Subject>() -> Tested {
 async fn a_refused_connect_is_reported_at_once_with_its_cause<B: Subject>() -> Tested {
     let bench = Bench::<B>::new(&nobody().await?, 2, SOON)?;
     // More than there is room for: those whose turn to connect has not come are told too.
-    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(bench.pool.acquire())).collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(lend(&*bench.pool))).collect();
     for acquire in &mut waiting {
         let _ = poll_once(acquire.as_mut());
     }
     for _ in 0..3 {
-        waiting.push(Box::pin(bench.pool.acquire()));
+        waiting.push(Box::pin(lend(&*bench.pool)));
     }
     for acquire in waiting {
         let Err(error) = timeout(Duration::from_millis(500), acquire).await? else { unreachable!("nobody listens") };
@@ -223,9 +227,9 @@ async fn a_hung_connect_ends_at_its_timeout<B: Subject>() -> Tested {
     let hung = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("postgres://app@{}/app", hung.local_addr()?);
     let bench = Bench::<B>::new(&url, 2, Duration::from_millis(200))?;
-    let started = timeout(Duration::from_millis(150), bench.pool.acquire());
+    let started = timeout(Duration::from_millis(150), lend(&*bench.pool));
     assert!(started.await.is_err(), "it waits for its timeout");
-    let Err(error) = timeout(Duration::from_secs(2), bench.pool.acquire()).await? else { unreachable!("it hangs") };
+    let Err(error) = timeout(Duration::from_secs(2), lend(&*bench.pool)).await? else { unreachable!("it hangs") };
     assert_eq!(error.kind(), AcquireErrorKind::Connect);
     assert_eq!(Fault::of(&error), Fault::Late);
     Ok(())
@@ -299,7 +303,7 @@ async fn a_closed_pool_lends_nothing_more<B: Subject>() -> Tested {
     let cluster = Cluster::start(0).await?;
     let bench = Bench::<B>::over(&cluster, 2)?;
     let held = bench.acquire_all(2).await?;
-    let mut waiting = Box::pin(bench.pool.acquire());
+    let mut waiting = Box::pin(lend(&*bench.pool));
     assert!(poll_once(waiting.as_mut()).is_pending());
     bench.pool.close();
     let Err(error) = timeout(SOON, waiting).await? else { return Err("a waiting acquire got a connection".into()) };
@@ -328,7 +332,7 @@ async fn a_cut_ends_lent_and_idle_connections<B: Subject>() -> Tested {
 async fn no_connect_is_tried_while_the_server_is_down<B: Subject>() -> Tested {
     let hung = TcpListener::bind("127.0.0.1:0").await?;
     let bench = Bench::<B>::new(&format!("postgres://app@{}/app", hung.local_addr()?), 2, SOON)?;
-    let mut under_way = Box::pin(bench.pool.acquire());
+    let mut under_way = Box::pin(lend(&*bench.pool));
     assert!(poll_once(under_way.as_mut()).is_pending());
     // The connect has begun once its session is counted.
     bench.until(|_| bench.server.sessions() > 0).await?;

@@ -21,6 +21,7 @@ fn failed(error: tokio_postgres::Error) -> AcquireError {
 
 impl Backend for Direct {
     type Connection = Connected;
+    type Error = AcquireError;
 
     async fn acquire(&self) -> Result<Connected, AcquireError> {
         self.0.connect_tapped().await.map_err(failed)

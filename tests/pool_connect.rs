@@ -14,7 +14,7 @@ use std::{
 use pgdetour::{
     config::{AliasKind, AliasName, Config, PoolSettings, Role},
     health::Need,
-    pool::{Condition, Connected, Connector, Dial, FromSpec, PoolSpec, Server, Tap},
+    pool::{AcquireError, Condition, Connected, Connector, Dial, FromSpec, PoolSpec, Server, Tap},
     testkit::Cluster,
 };
 use tokio::{runtime::Handle, sync::Notify, time::timeout};
@@ -179,7 +179,8 @@ async fn stand_for_themselves<B: FromSpec>(client: fn(&B::Connection) -> &tokio_
     let connector = connector(&cluster.primary().url())?;
     let pool = B::from_spec(PoolSpec::new(AliasName::new("primary")?, connector, &PoolSettings::default()))?;
     for _ in 0..2 {
-        let (one, two, three) = tokio::try_join!(pool.acquire(), pool.acquire(), pool.acquire())?;
+        let (one, two, three) =
+            tokio::try_join!(pool.acquire(), pool.acquire(), pool.acquire()).map_err(Into::<AcquireError>::into)?;
         for lent in [&one, &two, &three] {
             client(lent).simple_query("SELECT 1").await?;
             assert_eq!(timeout(SOON, B::settled(lent)).await?, Condition::Clean);

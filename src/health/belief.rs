@@ -145,6 +145,12 @@ impl Belief {
         self.0 & DOUBT != 0
     }
 
+    /// Whether sessions made in `generation` may have to end.
+    #[must_use]
+    pub const fn outdates(self, generation: Generation) -> bool {
+        self.generation().0 != generation.0 || self.is_retired()
+    }
+
     /// Whether a reload has replaced this server.
     #[doc(hidden)]
     #[must_use]

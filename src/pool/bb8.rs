@@ -78,6 +78,7 @@ where
     P: Probe<M::Connection>,
 {
     type Connection = PooledConnection<'static, Marking<M>>;
+    type Error = AcquireError;
 
     // Cancel safety: what bb8 has in hand is back in the pool when its `get` is dropped, and the connect it started goes on.
     async fn acquire(&self) -> Result<Self::Connection, AcquireError> {

@@ -1,15 +1,6 @@
 //! The back end over `deadpool`: any manager of theirs, and deadpool-postgres over connections of our own.
 
-use std::{
-    cell::Cell,
-    error::Error,
-    fmt,
-    future::Future,
-    marker::PhantomData,
-    ops::{Deref, DerefMut},
-    pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{cell::Cell, error::Error, fmt, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
 use ::deadpool::managed::{Hook, HookError, HookResult, Manager, Metrics, Object, Pool, PoolError, TimeoutType};
 use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
@@ -17,26 +8,17 @@ use tokio::task::JoinHandle;
 
 use super::{
     AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
-    PoolStatus, Probe, Tap,
+    PoolStatus, Probe, Tap, taps,
 };
 
 /// A `deadpool` pool as a back end; `P` tells about its connections.
 pub struct Deadpool<M: Manager, P = Driver> {
     pool: Pool<M>,
-    tap_of: TapOf<M::Type>,
     probe: PhantomData<fn() -> P>,
 }
 
-type TapOf<C> = Box<dyn Fn(&C) -> Option<Tap> + Send + Sync>;
-
 /// The default back end: leases dereference to `deadpool_postgres::Client`.
 pub type DeadpoolPostgres = Deadpool<deadpool_postgres::Manager>;
-
-/// A connection on loan, which dereferences to deadpool's own object. Dropping it gives the connection back.
-pub struct Lent<M: Manager> {
-    object: Object<M>,
-    tap: Option<Tap>,
-}
 
 impl<M: Manager, P> Deadpool<M, P> {
     /// Puts a pool of your own behind the router. It needs no timeouts: the router bounds every wait, but it cannot bound
@@ -64,7 +46,7 @@ impl<M: Manager, P> Deadpool<M, P> {
     /// ```
     #[must_use]
     pub fn new(pool: Pool<M>) -> Self {
-        Self { pool, tap_of: Box::new(|_| None), probe: PhantomData }
+        Self { pool, probe: PhantomData }
     }
 
     /// The pool itself.
@@ -81,57 +63,41 @@ where
     M::Error: Into<Box<dyn Error + Send + Sync>>,
     P: Probe<M::Type>,
 {
-    type Connection = Lent<M>;
+    type Connection = Object<M>;
+    type Error = PoolError<M::Error>;
 
     // Cancel safety: deadpool's `get` gives its slot and its half-made connection up when it is dropped.
-    async fn acquire(&self) -> Result<Self::Connection, AcquireError> {
-        match self.pool.get().await {
-            Ok(object) => Ok(Lent { tap: (self.tap_of)(&object), object }),
-            Err(error) => Err(acquire_error(error)),
-        }
+    fn acquire(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send {
+        self.pool.get()
     }
 
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send {
-        let answer = P::probe(&connection.object);
+        let answer = P::probe(connection);
         async move { answer.await.map_err(|error| AcquireError::new(AcquireErrorKind::Connect, error)) }
     }
 
     fn is_closed(connection: &Self::Connection) -> bool {
-        P::is_closed(&connection.object)
+        P::is_closed(connection)
     }
 
     fn condition(connection: &Self::Connection) -> Condition {
-        connection.tap.as_ref().map_or_else(|| P::condition(&connection.object), Tap::condition)
+        P::condition(connection)
     }
 
     fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
-        let tap = connection.tap.clone();
-        let theirs = P::settled(&connection.object);
-        async move {
-            match tap {
-                Some(tap) => tap.settled().await,
-                None => theirs.await,
-            }
-        }
+        P::settled(connection)
     }
 
     fn leave(connection: &Self::Connection) -> impl Future<Output = ()> + Send {
-        let tap = connection.tap.clone();
-        let theirs = P::leave(&connection.object);
-        async move {
-            match tap {
-                Some(tap) => tap.leave().await,
-                None => theirs.await,
-            }
-        }
+        P::leave(connection)
     }
 
     fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
-        connection.tap.as_ref().map_or_else(|| P::cancel_token(&connection.object), Tap::cancel_token)
+        P::cancel_token(connection)
     }
 
     fn discard(connection: Self::Connection) {
-        drop(Object::take(connection.object));
+        drop(Object::take(connection));
     }
 
     fn evict(&self) {
@@ -155,47 +121,19 @@ impl FromSpec for DeadpoolPostgres {
         // The connector has the real configuration; deadpool only shows this one.
         let shown = tokio_postgres::Config::new();
         let connections = deadpool_postgres::Manager::from_connect(shown, Own(spec.connector), settings);
-        let taps = Arc::new(Taps::default());
-        let keep_tap = {
-            let taps = Arc::clone(&taps);
-            Hook::sync_fn(move |client: &mut ClientWrapper, _| {
-                taps.keep(client);
-                Ok(())
-            })
-        };
         let pool = Pool::builder(connections)
             .max_size(spec.max_size)
-            .post_create(keep_tap)
+            .post_create(Hook::sync_fn(keep_tap))
             .pre_recycle(Hook::sync_fn(drop_closed))
             .build()
             .map_err(|error| AcquireError::new(AcquireErrorKind::Closed, error))?;
-        Ok(Self { pool, tap_of: Box::new(move |client| taps.of(client)), probe: PhantomData })
+        Ok(Self::new(pool))
     }
 }
 
 impl<M: Manager, P> fmt::Debug for Deadpool<M, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deadpool").field("status", &self.pool.status()).finish_non_exhaustive()
-    }
-}
-
-impl<M: Manager> Deref for Lent<M> {
-    type Target = Object<M>;
-
-    fn deref(&self) -> &Object<M> {
-        &self.object
-    }
-}
-
-impl<M: Manager> DerefMut for Lent<M> {
-    fn deref_mut(&mut self) -> &mut Object<M> {
-        &mut self.object
-    }
-}
-
-impl<M: Manager> fmt::Debug for Lent<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("tap", &self.tap).finish_non_exhaustive()
     }
 }
 
@@ -207,6 +145,39 @@ impl Probe<ClientWrapper> for Driver {
     async fn probe(client: &ClientWrapper) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(client.check_connection().await?)
     }
+
+    fn condition(client: &ClientWrapper) -> Condition {
+        taps::look(key(client), Tap::condition).unwrap_or(Condition::Unknown)
+    }
+
+    fn settled(client: &ClientWrapper) -> impl Future<Output = Condition> + Send {
+        let tap = taps::look(key(client), Tap::clone);
+        async move {
+            match tap {
+                Some(tap) => tap.settled().await,
+                None => Condition::Unknown,
+            }
+        }
+    }
+
+    fn leave(client: &ClientWrapper) -> impl Future<Output = ()> + Send {
+        let tap = taps::look(key(client), Tap::clone);
+        async move {
+            if let Some(tap) = tap {
+                tap.leave().await;
+            }
+        }
+    }
+
+    fn cancel_token(client: &ClientWrapper) -> Option<CancelToken> {
+        taps::look(key(client), Tap::cancel_token).flatten()
+    }
+}
+
+/// Keeps the tap of a connection that was just made.
+fn keep_tap(client: &mut ClientWrapper, _: &Metrics) -> HookResult<tokio_postgres::Error> {
+    taps::keep(key(client), JUST_MADE.take());
+    Ok(())
 }
 
 /// Drops a connection that died while it was idle without a word; deadpool-postgres's own check would log each one at WARN.
@@ -236,49 +207,28 @@ thread_local! {
     static JUST_MADE: Cell<Option<Tap>> = const { Cell::new(None) };
 }
 
-/// The taps of a pool's connections, in the order of their keys. A connection is known by the address of its statement cache,
-/// which stays where it is while the connection moves. Each loan looks here once: a read lock and a few comparisons.
-#[derive(Default)]
-struct Taps(RwLock<Vec<(usize, Tap)>>);
-
-impl Taps {
-    fn keep(&self, client: &ClientWrapper) {
-        let mut taps = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let key = address(client);
-        // An address may be one of a connection that is gone.
-        taps.retain(|(known, tap)| *known != key && !tap.is_orphan());
-        if let Some(tap) = JUST_MADE.take() {
-            let place = taps.partition_point(|(known, _)| *known < key);
-            taps.insert(place, (key, tap));
-        }
-    }
-
-    fn of(&self, client: &ClientWrapper) -> Option<Tap> {
-        let taps = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let place = taps.binary_search_by_key(&address(client), |(known, _)| *known).ok()?;
-        Some(taps[place].1.clone())
-    }
-}
-
-fn address(client: &ClientWrapper) -> usize {
+/// By what a connection is known: the address of its statement cache, which stays where it is while the connection moves.
+fn key(client: &ClientWrapper) -> usize {
     Arc::as_ptr(&client.statement_cache).addr()
 }
 
-fn acquire_error<E: Into<Box<dyn Error + Send + Sync>>>(error: PoolError<E>) -> AcquireError {
-    match error {
-        PoolError::Backend(cause) | PoolError::PostCreateHook(HookError::Backend(cause)) => {
-            AcquireError::new(AcquireErrorKind::Connect, cause)
-        }
-        PoolError::PostCreateHook(HookError::Message(why)) => AcquireError::new(AcquireErrorKind::Connect, why),
-        PoolError::Timeout(TimeoutType::Wait) => {
-            AcquireError::new(AcquireErrorKind::Exhausted, "no connection came back within the pool's own timeout")
-        }
-        PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
-            AcquireError::new(AcquireErrorKind::Connect, "no connection was made within the pool's own timeout")
-        }
-        PoolError::Closed => AcquireError::new(AcquireErrorKind::Closed, "the pool lends nothing more"),
-        PoolError::NoRuntimeSpecified => {
-            AcquireError::new(AcquireErrorKind::Closed, "the pool has timeouts but no runtime to time them")
+impl<E: Into<Box<dyn Error + Send + Sync>>> From<PoolError<E>> for AcquireError {
+    fn from(error: PoolError<E>) -> Self {
+        match error {
+            PoolError::Backend(cause) | PoolError::PostCreateHook(HookError::Backend(cause)) => {
+                Self::new(AcquireErrorKind::Connect, cause)
+            }
+            PoolError::PostCreateHook(HookError::Message(why)) => Self::new(AcquireErrorKind::Connect, why),
+            PoolError::Timeout(TimeoutType::Wait) => {
+                Self::new(AcquireErrorKind::Exhausted, "no connection came back within the pool's own timeout")
+            }
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+                Self::new(AcquireErrorKind::Connect, "no connection was made within the pool's own timeout")
+            }
+            PoolError::Closed => Self::new(AcquireErrorKind::Closed, "the pool lends nothing more"),
+            PoolError::NoRuntimeSpecified => {
+                Self::new(AcquireErrorKind::Closed, "the pool has timeouts but no runtime to time them")
+            }
         }
     }
 }

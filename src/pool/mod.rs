@@ -14,6 +14,8 @@ mod probe;
 mod server;
 mod session;
 mod tap;
+#[cfg(feature = "deadpool")]
+mod taps;
 mod tls;
 mod warm;
 mod wire;
@@ -23,7 +25,7 @@ use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 #[cfg(feature = "bb8")]
 pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
 #[cfg(feature = "deadpool")]
-pub use self::deadpool::{Deadpool, DeadpoolPostgres, Lent};
+pub use self::deadpool::{Deadpool, DeadpoolPostgres};
 pub(crate) use self::dial::Dialed;
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 pub use self::none::NoBackend;
@@ -61,6 +63,7 @@ use crate::config::{AliasName, PoolSettings};
 ///
 /// impl Backend for Direct {
 ///     type Connection = Connected;
+///     type Error = AcquireError;
 ///
 ///     async fn acquire(&self) -> Result<Connected, AcquireError> {
 ///         self.0.connect_tapped().await.map_err(failed)
@@ -108,7 +111,11 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// What a lease dereferences to; dropping it gives the connection back.
     type Connection: Send + 'static;
 
-    /// Takes a connection from the pool, making one if there is room.
+    /// Why the pool gave no connection, in its own words: a connection that has to be moved into another type costs time on
+    /// each loan. Where that does not matter, [`AcquireError`] does.
+    type Error: Into<AcquireError> + Send;
+
+    /// Takes a connection from the pool, making one if there is room. One that [`Self::is_closed`] is passed over.
     ///
     /// # Errors
     ///
@@ -118,7 +125,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Cancel safety
     ///
     /// Must be cancel safe: the router drops this future when a better server is found or a deadline passes.
-    fn acquire(&self) -> impl Future<Output = Result<Self::Connection, AcquireError>> + Send;
+    fn acquire(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 
     /// Asks the server over this connection whether it still answers: one round trip.
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send;

@@ -10,6 +10,7 @@ pub enum NoBackend {}
 
 impl Backend for NoBackend {
     type Connection = Infallible;
+    type Error = AcquireError;
 
     async fn acquire(&self) -> Result<Infallible, AcquireError> {
         match *self {}

@@ -78,6 +78,8 @@ impl Server {
 
     /// Ends every session and refuses new ones.
     pub fn close(&self) {
+        // First the word: a session that is woken by the cut looks there.
+        self.cell.retire();
         self.oldest.send_modify(|cut| cut.closed = true);
     }
 

@@ -5,7 +5,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tokio::sync::watch;
@@ -53,9 +53,16 @@ impl Session {
     pub(super) async fn run(mut self, mut cuts: watch::Receiver<Cut>) {
         let generation = self.generation;
         let mut cut = pin!(cuts.wait_for(|cut| cut.ends(generation)));
+        let mut known: Option<Waker> = None;
         let end = poll_fn(|cx| {
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(None));
+            // A cut wakes this task, and the belief has changed by then. To ask for it at each turn would take a lock that all
+            // sessions share.
+            let registered = known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+            if !registered || self.server.cell.belief().outdates(generation) {
+                known = Some(cx.waker().clone());
+                if cut.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Err(None));
+                }
             }
             self.turn(cx).map_err(Some)
         })

@@ -31,7 +31,7 @@ pub(super) async fn warm<B: Backend>(pool: &B, idle: usize) -> Result<(), Acquir
                 false
             }
             Poll::Ready(Err(error)) => {
-                failed = Some(error);
+                failed = Some(error.into());
                 false
             }
         });

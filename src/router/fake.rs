@@ -53,6 +53,7 @@ impl Drop for FakeConnection {
 
 impl Backend for FakePool {
     type Connection = FakeConnection;
+    type Error = AcquireError;
 
     async fn acquire(&self) -> Result<FakeConnection, AcquireError> {
         let place = Arc::clone(&self.places).acquire_owned().await;

@@ -87,14 +87,14 @@ impl<B: Backend> Drop for Lease<B> {
     fn drop(&mut self) {
         let Some(connection) = &self.connection else { return };
         let cell = &self.server.cell;
-        let lost = B::is_closed(connection);
-        if lost {
+        let stale = cell.belief().generation() != self.generation || std::thread::panicking();
+        let mut condition = if stale { Condition::Dirty } else { B::condition(connection) };
+        // A clean connection is open: its tap would have seen the end.
+        if condition != Condition::Clean && B::is_closed(connection) {
+            condition = Condition::Dirty;
             cell.count_failed();
             self.server.doubt(self.generation);
         }
-        let stale = cell.belief().generation() != self.generation;
-        let unfit = lost || stale || std::thread::panicking();
-        let condition = if unfit { Condition::Dirty } else { B::condition(connection) };
         if condition == Condition::Busy {
             let unanswered = Unanswered(Arc::clone(&self.server));
             if let Some(busy) = self.connection.take() {

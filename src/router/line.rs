@@ -80,14 +80,8 @@ impl<B: Backend> Line<B> {
         let generation = belief.generation();
         let mut acquire = pin!(stop.pool.acquire());
         match poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await {
-            Poll::Ready(Ok(connection)) if !B::is_closed(&connection) => {
-                Ok(Lease::new(connection, &stop.server, generation, false))
-            }
-            Poll::Ready(Ok(connection)) => {
-                B::discard(connection);
-                Box::pin(self.get_along(router, None)).await
-            }
-            Poll::Ready(Err(error)) => match self.refused(stop, generation, error) {
+            Poll::Ready(Ok(connection)) => Ok(Lease::new(connection, &stop.server, generation, false)),
+            Poll::Ready(Err(error)) => match self.refused(stop, generation, error.into()) {
                 Some(refusal) => Box::pin(self.get_along(router, Some((stop, refusal)))).await,
                 None => Err(self.overloaded(stop)),
             },
@@ -202,7 +196,7 @@ impl<B: Backend> Line<B> {
         deadline: Instant,
     ) -> Result<B::Connection, Miss>
     where
-        F: Future<Output = Result<B::Connection, AcquireError>>,
+        F: Future<Output = Result<B::Connection, B::Error>>,
     {
         let _unanswered = Unanswered::waiting_for(&stop.server);
         let alive = stop.server.sessions();
@@ -211,12 +205,12 @@ impl<B: Backend> Line<B> {
             // At worst every idle connection is dead: each is tried once, and then a new one.
             for _ in 0..=stop.pool.status().max_size {
                 match connection {
-                    Err(error) => return Err(error),
+                    Err(error) => return Err(error.into()),
                     Ok(connection) if B::is_closed(&connection) => B::discard(connection),
                     Ok(connection) if !stop.belief().is_doubted() => return Ok(connection),
                     Ok(connection) => {
                         let unproven = Unproven::<B>::new(connection);
-                        let proven = unproven.verify().await;
+                        let proven = Box::pin(unproven.verify()).await;
                         if stop.server.sessions() < alive && self.goes_on_after(stop) {
                             // A server that is being killed loses one session after the other: this one may be the next.
                             return Err(AcquireError::new(AcquireErrorKind::Connect, "its sessions are ending"));
@@ -226,7 +220,8 @@ impl<B: Backend> Line<B> {
                         }
                     }
                 }
-                connection = stop.pool.acquire().await;
+                // Boxed, as the check is: what is rare must not make every wait large.
+                connection = Box::pin(stop.pool.acquire()).await;
             }
             Err(AcquireError::new(AcquireErrorKind::Connect, "every connection was dead"))
         };
