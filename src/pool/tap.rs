@@ -211,12 +211,12 @@ pub(super) struct Gauge {
 impl Gauge {
     /// One turn of the session: `work` is given a context whose waker raises `STIRRED`.
     pub(super) fn turn<T>(&mut self, cx: &Context<'_>, work: impl FnOnce(&mut Context<'_>) -> T) -> T {
-        let waker = self.waker(cx.waker());
-        let shared = Arc::clone(&self.tap.shared);
+        self.follow(cx.waker());
+        let (waker, shared) = (self.waker.as_ref().map_or(cx.waker(), |(_, ours)| ours), &self.tap.shared);
         // Lowers STIRRED. The fence keeps the driver's queue from being looked at before WORKING can be seen.
         shared.word.swap(self.known | WORKING, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let result = work(&mut Context::from_waker(&waker));
+        let result = work(&mut Context::from_waker(waker));
         let known = shared.seen.load(Ordering::Relaxed);
         shared.word.fetch_xor((self.known | WORKING) ^ known, Ordering::SeqCst);
         self.known = known;
@@ -243,15 +243,12 @@ impl Gauge {
         let _ = self.tap.shared.ending.set(ending);
     }
 
-    fn waker(&mut self, task: &Waker) -> Waker {
-        match &self.waker {
-            Some((known, ours)) if known.will_wake(task) => ours.clone(),
-            _ => {
-                *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
-                let ours = Waker::from(Arc::new(Stir { tap: self.tap.clone(), task: task.clone() }));
-                self.waker = Some((task.clone(), ours.clone()));
-                ours
-            }
+    /// Makes the waker that stirs the word on its way to `task`, unless there is one.
+    fn follow(&mut self, task: &Waker) {
+        if !self.waker.as_ref().is_some_and(|(known, _)| known.will_wake(task)) {
+            *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
+            let ours = Waker::from(Arc::new(Stir { tap: self.tap.clone(), task: task.clone() }));
+            self.waker = Some((task.clone(), ours));
         }
     }
 }
