@@ -38,6 +38,13 @@ pub(super) struct Frames {
     receiving: Cursor,
     /// `ReadyForQuery` frames that are still to come.
     owed: u32,
+    /// Of those, all up to the last that answers more than the closing of a statement or portal. A driver closes what it has
+    /// prepared behind its user's back; the next user need not wait for that.
+    awaited: u32,
+    /// Since the last Sync something was closed.
+    closed: bool,
+    /// Since the last Sync something was asked for that is more than closing.
+    asked: bool,
     parameters: u8,
     started: bool,
     in_transaction: bool,
@@ -89,7 +96,7 @@ impl Frames {
                 | flag(self.lost, LOST)
                 | flag(self.report.fatal.is_some(), FATAL)
                 | u64::from(self.parameters) << PARAMETERS
-                | u64::from(self.owed) << OWED,
+                | u64::from(self.awaited) << OWED,
         )
     }
 
@@ -101,13 +108,23 @@ impl Frames {
     fn on_request(&mut self, tag: u8) {
         match tag {
             // Query, FunctionCall.
-            b'Q' | b'F' => self.owe(false),
+            b'Q' | b'F' => {
+                self.asked = true;
+                self.owe(false);
+            }
             // Sync: a server that takes COPY data ignores it.
             b'S' if !self.copying => self.owe(true),
             // Parse, Bind, Describe, Execute, Close: nothing more is answered until the Sync.
-            b'P' | b'B' | b'D' | b'E' | b'C' => self.unsynced = true,
+            b'P' | b'B' | b'D' | b'E' | b'C' => {
+                self.unsynced = true;
+                self.closed |= tag == b'C';
+                self.asked |= tag != b'C';
+            }
             // CopyDone, CopyFail.
-            b'c' | b'f' => self.copying = false,
+            b'c' | b'f' => {
+                self.copying = false;
+                self.asked = true;
+            }
             // CopyData, Flush, Sync.
             b'd' | b'H' | b'S' => {}
             // Terminate, and what no client sends here.
@@ -118,7 +135,7 @@ impl Frames {
     fn on_reply(&mut self, tag: u8, first: u8) {
         match tag {
             b'Z' => {
-                self.owed = self.owed.saturating_sub(1);
+                self.answered();
                 self.copying = false;
                 self.started = true;
                 self.in_transaction = first != b'I';
@@ -128,7 +145,7 @@ impl Frames {
             b'G' | b'W' => {
                 self.copying = true;
                 if self.synced_last {
-                    self.owed = self.owed.saturating_sub(1);
+                    self.answered();
                 }
             }
             b'S' => self.parameters = self.parameters.wrapping_add(1),
@@ -137,8 +154,18 @@ impl Frames {
         }
     }
 
+    fn answered(&mut self) {
+        self.owed = self.owed.saturating_sub(1);
+        self.awaited = self.awaited.saturating_sub(1);
+    }
+
     fn owe(&mut self, by_sync: bool) {
         self.owed = self.owed.saturating_add(1);
+        let only_closed = std::mem::take(&mut self.closed) && !self.asked;
+        self.asked = false;
+        if !only_closed {
+            self.awaited = self.owed;
+        }
         self.unsynced = false;
         self.synced_last = by_sync;
     }
@@ -291,6 +318,16 @@ mod tests {
         assert_eq!(after(vec![sent(b"PDS"), sent(b"BES"), sent(b"Q"), sent(b"F")]), Seen(owed(4)));
         assert_eq!(after(vec![sent(b"PDSQ"), received(b"1tTE"), ready(b'I')]), Seen(owed(1)));
         assert_eq!(after(vec![sent(b"Q"), received(b"TDDDC"), ready(b'I')]), Seen(STARTED));
+    }
+
+    #[test]
+    fn who_only_closes_what_was_prepared_is_not_waited_for() {
+        assert_eq!(after(vec![sent(b"CS")]), Seen(STARTED));
+        assert_eq!(after(vec![sent(b"BES"), sent(b"CS")]), Seen(owed(1)));
+        assert_eq!(after(vec![sent(b"BES"), sent(b"CS"), received(b"2DC"), ready(b'I')]), Seen(STARTED));
+        assert_eq!(after(vec![sent(b"CS"), sent(b"BES"), received(b"3"), ready(b'I')]), Seen(owed(1)));
+        assert_eq!(after(vec![sent(b"CS"), sent(b"Q"), received(b"3"), ready(b'I'), ready(b'I')]), Seen(STARTED));
+        assert_eq!(after(vec![sent(b"C")]), Seen(STARTED | UNFINISHED));
     }
 
     #[test]
