@@ -10,7 +10,7 @@ use crate::{
     config::Role,
     health::{Cause, Facts, Finding, Lsn, SystemId, Timeline},
     policy::Fault,
-    pool::{Dial, Dialed},
+    pool::{ConnectFailure, Dial, Dialed},
 };
 
 /// What a ping asks. Everything is qualified, so that no search path of the database can change its meaning. A replica's
@@ -107,6 +107,23 @@ fn column(row: &SimpleQueryRow, index: usize) -> Option<&str> {
 
 /// What a failed ping says about the server.
 fn finding(error: &tokio_postgres::Error) -> Finding {
+    if let Some(ConnectFailure::TimedOut { .. }) = ConnectFailure::under(error) {
+        // The connect's deadline is the ping's own, and whichever timer fires first, it is silence: a late one decides nothing.
+        return Finding::Silent;
+    }
     let cause = Cause::of(error);
     if Fault::of(error).class().fails_ping() { Finding::Failed(cause) } else { Finding::Inconclusive(cause) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connect_that_ran_out_of_time_is_silence_and_not_a_refusal() {
+        let late = ConnectFailure::TimedOut { after: Duration::from_secs(3) }.into_driver_error().await;
+        assert_eq!(finding(&late), Finding::Silent);
+        let closed = ConnectFailure::Closed.into_driver_error().await;
+        assert_ne!(finding(&closed), Finding::Silent);
+    }
 }
