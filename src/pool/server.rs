@@ -1,10 +1,17 @@
 //! One server as the parts that do things share it: its record, the bell of the monitor, the cut for its sessions.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{Notify, watch};
 
 use crate::{
+    clock,
     config::AliasName,
     health::{Belief, Cell, Generation},
 };
@@ -23,7 +30,13 @@ pub struct Server {
     oldest: watch::Sender<Cut>,
     /// The generation, for requests that wait for a connection: they stop waiting when it changes.
     turns: watch::Sender<Generation>,
+    born: Instant,
+    /// When a session was lost last, in milliseconds since `born` and one more. 0: never.
+    lost: AtomicU64,
 }
+
+/// For how long after one lost session others may follow: a server that is killed loses them one after the other.
+const ENDING: Duration = Duration::from_millis(20);
 
 /// Which sessions of a server may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +61,7 @@ impl Server {
     pub fn new(name: AliasName, address: String, bell: Arc<Notify>) -> Self {
         let (oldest, _) = watch::channel(Cut { before: Generation::default(), closed: false });
         let (turns, _) = watch::channel(Generation::default());
-        Self { name, address, cell: Cell::default(), bell, oldest, turns }
+        Self { name, address, cell: Cell::default(), bell, oldest, turns, born: clock::now(), lost: AtomicU64::new(0) }
     }
 
     /// Reports evidence against the server, seen by a session or lease of `generation`. Costs an atomic
@@ -57,6 +70,22 @@ impl Server {
         if self.cell.doubt(generation) {
             self.bell.notify_one();
         }
+    }
+
+    /// The same, where the evidence is the end of a session.
+    pub(crate) fn lose(&self, generation: Generation) {
+        self.lost.store(self.age() + 1, Ordering::Release);
+        self.doubt(generation);
+    }
+
+    /// Whether a session was lost so lately that others may follow.
+    pub(crate) fn is_losing(&self) -> bool {
+        let lost = self.lost.load(Ordering::Acquire);
+        lost > 0 && u128::from((self.age() + 1).saturating_sub(lost)) <= ENDING.as_millis()
+    }
+
+    fn age(&self) -> u64 {
+        u64::try_from(clock::now().saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX - 1)
     }
 
     /// Publishes a belief and wakes whoever waits for this server. Only the monitor calls this.

@@ -42,7 +42,7 @@ impl Session {
             let sqlstate = str::from_utf8(&code).ok().and_then(Sqlstate::parse);
             let fault = sqlstate.map(|sqlstate| Fault::Reported { sqlstate, severity: Severity::Fatal });
             if fault.is_some_and(|fault| fault.class().asks_for_ping()) {
-                accused.doubt(generation);
+                accused.lose(generation);
             }
         });
         let (in_recovery, parameters) = (in_recovery(&wire), gauge.parameters());
@@ -73,7 +73,7 @@ impl Session {
             Err(None) => Ending::new("cut: the server is believed down"),
             Err(Some(error)) => {
                 if Fault::of(&error).class().asks_for_ping() {
-                    self.server.doubt(generation);
+                    self.server.lose(generation);
                 }
                 self.last_words(&error)
             }
