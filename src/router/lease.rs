@@ -93,7 +93,7 @@ impl<B: Backend> Drop for Lease<B> {
         if condition != Condition::Clean && B::is_closed(connection) {
             condition = Condition::Dirty;
             cell.count_failed();
-            self.server.doubt(self.generation);
+            self.server.lose(self.generation);
         }
         if condition == Condition::Busy {
             let unanswered = Unanswered(Arc::clone(&self.server));
