@@ -85,7 +85,8 @@ pub(crate) async fn read(alias: Alias<DeadpoolPostgres>) -> Read {
 
 async fn once(alias: &Alias<DeadpoolPostgres>) -> Fallible<bool> {
     let client = alias.get().await?;
-    client.query_one("SELECT 1", &[]).await?;
+    let answer = client.query_one("SELECT 1", &[]).await;
+    answer.map_err(|error| format!("{error} (at {})", client.server()))?;
     Ok(client.is_detour())
 }
 

@@ -95,6 +95,9 @@ impl Server {
         if previous.generation() != belief.generation() {
             self.oldest.send_modify(|cut| cut.before = belief.generation());
             self.turns.send_replace(belief.generation());
+        } else if previous.is_doubted() {
+            // For those who wait for an explanation.
+            self.turns.send_modify(|_| {});
         }
     }
 
@@ -103,6 +106,12 @@ impl Server {
         // The cell is ahead of this channel for a moment, so an older generation is no turn. The sender lives as long as
         // `self`, so the wait ends with a change alone.
         let _ = self.turns.subscribe().wait_for(|now| now.is_after(generation)).await;
+    }
+
+    /// Waits until nothing that was seen lacks an explanation: the server answers, or is down.
+    pub(crate) async fn explained(&self) {
+        // As in `turned`.
+        let _ = self.turns.subscribe().wait_for(|_| !self.cell.belief().is_doubted()).await;
     }
 
     /// Ends every session and refuses new ones.

@@ -203,10 +203,18 @@ impl<B: Backend> Line<B> {
             let mut connection = first.as_mut().await;
             // At worst every idle connection is dead: each is tried once, and then a new one.
             for _ in 0..=stop.pool.status().max_size {
+                let belief = stop.belief();
                 match connection {
-                    Err(error) => return Err(error.into()),
+                    Err(error) => {
+                        return Err(self.refused(stop, generation, error.into()).map_or(Miss::Late, Miss::Refused));
+                    }
+                    // A server that is down is not doubted any more.
+                    Ok(connection) if belief.generation() != generation => {
+                        B::discard(connection);
+                        return Err(Miss::Refused(Refusal::went_down(&stop.server)));
+                    }
                     Ok(connection) if B::is_closed(&connection) => B::discard(connection),
-                    Ok(connection) if !stop.belief().is_doubted() => return Ok(connection),
+                    Ok(connection) if !belief.is_doubted() => return Ok(connection),
                     Ok(connection) => {
                         if let Some(connection) = Box::pin(prove::<B>(connection, &stop.server)).await {
                             return Ok(connection);
@@ -216,14 +224,12 @@ impl<B: Backend> Line<B> {
                 // Boxed, as the check is: what is rare must not make every wait large.
                 connection = Box::pin(stop.pool.acquire()).await;
             }
-            Err(AcquireError::new(AcquireErrorKind::Connect, "every connection was dead"))
+            let dead = AcquireError::new(AcquireErrorKind::Connect, "every connection was dead");
+            Err(self.refused(stop, generation, dead).map_or(Miss::Late, Miss::Refused))
         };
         tokio::select! {
             biased;
-            result = work => match result {
-                Ok(connection) => Ok(connection),
-                Err(error) => Err(self.refused(stop, generation, error).map_or(Miss::Late, Miss::Refused)),
-            },
+            result = work => result,
             () = stop.server.turned(generation) => Err(Miss::Refused(Refusal::went_down(&stop.server))),
             () = tokio::time::sleep_until(deadline.into()) => Err(Miss::Late),
         }
@@ -269,19 +275,21 @@ impl<B: Backend> Line<B> {
     }
 }
 
-/// How long a connection has to hold where others have just been lost. A ping is on its way meanwhile, and if it says that the
-/// server is down, the wait is over at once.
-const HOLD: Duration = Duration::from_millis(5);
+/// How long a connection waits at most for the ping that explains why others were just lost: a server that is killed while all
+/// cores are busy takes some 15 ms to lose its last session.
+const HOLD: Duration = Duration::from_millis(50);
 
 /// Lets a connection out if the server answers over it. A server that is being killed loses one session after the other, and the
-/// one that has just answered may be the next: there it has to answer once more a moment later.
+/// one that has just answered may be the next: there it has to answer once more when a ping has, or has not for long enough.
 async fn prove<B: Backend>(connection: B::Connection, server: &Server) -> Option<B::Connection> {
     let connection = Unproven::<B>::new(connection).verify().await?;
     if !server.is_losing() {
         return Some(connection);
     }
-    tokio::time::sleep(HOLD).await;
-    Unproven::<B>::new(connection).verify().await
+    let connection = Unproven::<B>::new(connection);
+    // Either way it is asked again.
+    let _ = tokio::time::timeout(HOLD, server.explained()).await;
+    connection.verify().await
 }
 
 /// Why one server of the plan gave nothing.
@@ -370,6 +378,34 @@ mod tests {
         let miss = tokio::time::timeout(SOON, attempt).await.expect("it has nothing to wait for");
         assert!(matches!(miss, Err(Miss::Refused(_))));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_found_down_after_it_was_doubted_lends_nothing() {
+        let line = line();
+        line.route.own()[0].server.lose(Generation::default());
+        let choice = line.route.choose().unwrap();
+        publish(&line, State::Down, 1);
+        let (stop, generation) = (choice.candidate, choice.belief.generation());
+        let miss = line.attempt(stop, generation, pin!(stop.pool.acquire()), clock::now() + 60 * SOON).await;
+        assert!(matches!(miss, Err(Miss::Refused(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_holds_a_connection_goes_on_as_soon_as_a_ping_has_answered() {
+        let line = line();
+        let begun = clock::now();
+        line.route.own()[0].server.lose(Generation::default());
+        let get = line.get_from(None, begun + 60 * SOON);
+        let answer = async {
+            tokio::time::sleep(HOLD / 5).await;
+            // As the monitor does: it looks, and then it knows.
+            line.route.own()[0].server.cell.take_doubt();
+            publish(&line, State::Up, 0);
+        };
+        let (lease, ()) = tokio::join!(get, answer);
+        assert!(!lease.unwrap().is_detour() && clock::now() - begun < HOLD / 2);
+    }
+
     /// Whether a request goes on a detour when the server is found down a moment after its connection has answered.
     async fn detours_when_down_just_after(doubt: impl Fn(&Server)) -> bool {
         let line = line();
