@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
-    PoolStatus, Probe, Tap,
+    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
+    Probe, Tap,
 };
 
 /// A `bb8` pool as a back end; `P` tells about its connections.
@@ -114,16 +114,8 @@ where
         P::condition(connection)
     }
 
-    fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
-        P::settled(connection)
-    }
-
-    fn leave(connection: &Self::Connection) -> impl Future<Output = ()> + Send {
-        P::leave(connection)
-    }
-
-    fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
-        P::cancel_token(connection)
+    fn tap(connection: &Self::Connection) -> Option<Tap> {
+        P::tap(connection)
     }
 
     fn discard(mut connection: Self::Connection) {
@@ -294,16 +286,8 @@ impl Probe<Session> for Driver {
         session.tap.condition()
     }
 
-    async fn settled(session: &Session) -> Condition {
-        session.tap.settled().await
-    }
-
-    async fn leave(session: &Session) {
-        session.tap.leave().await;
-    }
-
-    fn cancel_token(session: &Session) -> Option<CancelToken> {
-        session.tap.cancel_token()
+    fn tap(session: &Session) -> Option<Tap> {
+        Some(session.tap.clone())
     }
 }
 

@@ -7,8 +7,8 @@ use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, Driver, FromSpec, PoolSpec,
-    PoolStatus, Probe, Tap, taps,
+    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
+    Probe, Tap, taps,
 };
 
 /// A `deadpool` pool as a back end; `P` tells about its connections.
@@ -84,16 +84,8 @@ where
         P::condition(connection)
     }
 
-    fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
-        P::settled(connection)
-    }
-
-    fn leave(connection: &Self::Connection) -> impl Future<Output = ()> + Send {
-        P::leave(connection)
-    }
-
-    fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
-        P::cancel_token(connection)
+    fn tap(connection: &Self::Connection) -> Option<Tap> {
+        P::tap(connection)
     }
 
     fn discard(connection: Self::Connection) {
@@ -150,27 +142,8 @@ impl Probe<ClientWrapper> for Driver {
         taps::look(key(client), Tap::condition).unwrap_or(Condition::Unknown)
     }
 
-    fn settled(client: &ClientWrapper) -> impl Future<Output = Condition> + Send {
-        let tap = taps::look(key(client), Tap::clone);
-        async move {
-            match tap {
-                Some(tap) => tap.settled().await,
-                None => Condition::Unknown,
-            }
-        }
-    }
-
-    fn leave(client: &ClientWrapper) -> impl Future<Output = ()> + Send {
-        let tap = taps::look(key(client), Tap::clone);
-        async move {
-            if let Some(tap) = tap {
-                tap.leave().await;
-            }
-        }
-    }
-
-    fn cancel_token(client: &ClientWrapper) -> Option<CancelToken> {
-        taps::look(key(client), Tap::cancel_token).flatten()
+    fn tap(client: &ClientWrapper) -> Option<Tap> {
+        taps::look(key(client), Tap::clone)
     }
 }
 

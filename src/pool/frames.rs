@@ -19,6 +19,8 @@ pub(super) const IN_TRANSACTION: u64 = 1 << 1;
 pub(super) const UNFINISHED: u64 = 1 << 2;
 /// What passes is not the protocol, or the conversation was terminated: nothing can be said any more.
 pub(super) const LOST: u64 = 1 << 3;
+/// The last `ReadyForQuery` said: inside a failed transaction, in which nothing more is done.
+pub(super) const FAILED: u64 = 1 << 5;
 /// The server has reported a FATAL or PANIC: the session is over, though its end may take a moment to arrive.
 pub(super) const FATAL: u64 = 1 << 4;
 const PARAMETERS: u32 = 24;
@@ -48,6 +50,9 @@ pub(super) struct Frames {
     parameters: u8,
     started: bool,
     in_transaction: bool,
+    failed: bool,
+    /// Statements that have begun to leave.
+    statements: u64,
     unsynced: bool,
     copying: bool,
     /// The last request that is answered by `ReadyForQuery` was a `Sync`, not a `Query`.
@@ -60,6 +65,9 @@ impl Frames {
     /// Takes note of bytes that have been written. Those of the login have no tags yet and are ignored.
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
         while self.started && !self.lost {
+            let begins = !self.sending.is_inside();
+            // Query, Execute, FunctionCall: what was only parsed or bound does nothing.
+            self.statements += u64::from(begins && matches!(bytes.first(), Some(b'Q' | b'E' | b'F')));
             match self.sending.next(&mut bytes, |_, _| {}) {
                 Ok(Some((tag, _))) => self.on_request(tag),
                 Ok(None) => return,
@@ -92,12 +100,18 @@ impl Frames {
         Seen(
             flag(self.started, STARTED)
                 | flag(self.in_transaction, IN_TRANSACTION)
+                | flag(self.failed, FAILED)
                 | flag(unfinished, UNFINISHED)
                 | flag(self.lost, LOST)
                 | flag(self.report.fatal.is_some(), FATAL)
                 | u64::from(self.parameters) << PARAMETERS
                 | u64::from(self.awaited) << OWED,
         )
+    }
+
+    /// How many statements have begun to leave since the login.
+    pub(super) fn statements(&self) -> u64 {
+        self.statements
     }
 
     /// The SQLSTATE of the FATAL or PANIC that ended the session.
@@ -139,6 +153,7 @@ impl Frames {
                 self.copying = false;
                 self.started = true;
                 self.in_transaction = first != b'I';
+                self.failed = first == b'E';
             }
             // CopyInResponse, CopyBothResponse. A Sync that was sent along with the COPY is read as part of the data, and
             // ignored: the one after CopyDone is answered.
@@ -339,8 +354,9 @@ mod tests {
 
     #[test]
     fn an_open_and_a_failed_transaction_are_told_from_none() {
-        for status in [b'T', b'E', b'?'] {
-            assert_eq!(after(vec![sent(b"Q"), ready(status)]), Seen(STARTED | IN_TRANSACTION));
+        let inside = STARTED | IN_TRANSACTION;
+        for (status, seen) in [(b'T', inside), (b'E', inside | FAILED), (b'?', inside)] {
+            assert_eq!(after(vec![sent(b"Q"), ready(status)]), Seen(seen));
         }
         assert_eq!(after(vec![sent(b"Q"), ready(b'T'), sent(b"Q"), ready(b'I')]), Seen(STARTED));
     }
@@ -367,6 +383,20 @@ mod tests {
         let steps = vec![sent(b"Q"), received(b"G"), sent(b"ddc"), received(b"C"), ready(b'I')];
         assert_eq!(after(steps), Seen(STARTED));
         assert_eq!(after(vec![sent(b"Q"), received(b"GE"), ready(b'I')]), Seen(STARTED));
+    }
+
+    #[test]
+    fn a_statement_counts_as_soon_as_its_first_byte_leaves_and_a_preparation_does_not() {
+        let mut frames = Frames::default();
+        login().iter().for_each(|step| _ = play(&mut frames, step));
+        for (bytes, statements) in
+            [(&frame(b'P', b"body")[..], 0), (&frame(b'B', b"")[..], 0), (b"E", 1), (&[0, 0, 0, 4], 1)]
+        {
+            frames.sent(bytes);
+            assert_eq!(frames.statements(), statements);
+        }
+        frames.sent(&[frame(b'S', b""), frame(b'Q', b"SELECT"), frame(b'F', b"call"), frame(b'X', b"")].concat());
+        assert_eq!(frames.statements(), 3);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use self::{
     connect::{ConnectFailure, Connected, Connector},
     dial::CancelToken,
     probe::{Driver, Probe},
-    tap::{Condition, Ending, Tap},
+    tap::{Condition, Ending, Tap, Transaction},
     tls::TlsError,
 };
 // For this crate's program, tests and benches: no part of the interface.
@@ -52,8 +52,8 @@ use crate::config::{AliasName, PoolSettings};
 /// `spec.max_size`):
 ///
 /// ```
-/// use pgdetour::pool::{AcquireError, AcquireErrorKind, Backend, CancelToken, Condition, Connected, Connector, FromSpec};
-/// use pgdetour::pool::{PoolSpec, PoolStatus};
+/// use pgdetour::pool::{AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, FromSpec};
+/// use pgdetour::pool::{PoolSpec, PoolStatus, Tap};
 ///
 /// struct Direct(Connector);
 ///
@@ -81,8 +81,8 @@ use crate::config::{AliasName, PoolSettings};
 ///         connection.tap.condition()
 ///     }
 ///
-///     fn cancel_token(connection: &Connected) -> Option<CancelToken> {
-///         connection.tap.cancel_token()
+///     fn tap(connection: &Connected) -> Option<Tap> {
+///         Some(connection.tap.clone())
 ///     }
 ///
 ///     fn discard(connection: Connected) {
@@ -140,28 +140,45 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Condition::Unknown
     }
 
-    /// Waits until nothing is under way on a busy connection any more, and tells its condition then.
+    /// The tap of this connection, which tells what has left for the server and what it said last. The default has none; then
+    /// the router has to take a write that failed for one that may have happened.
+    fn tap(_connection: &Self::Connection) -> Option<Tap> {
+        None
+    }
+
+    /// Waits until nothing is under way on a busy connection any more, and tells its condition then. The default asks the tap.
     ///
     /// # Cancel safety
     ///
     /// Must be cancel safe: the router bounds it.
     fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
-        std::future::ready(Self::condition(connection))
+        let (tap, condition) = (Self::tap(connection), Self::condition(connection));
+        async move {
+            match tap {
+                Some(tap) => tap.settled().await,
+                None => condition,
+            }
+        }
     }
 
     /// Ends the session of a connection that is about to be discarded, and waits until the server has ended it too, so that
-    /// it does not hold more sessions than the pool has places. The default does not wait.
+    /// it does not hold more sessions than the pool has places. The default has its tap do so; without one it does not wait.
     ///
     /// # Cancel safety
     ///
     /// Must be cancel safe: the router bounds it.
-    fn leave(_connection: &Self::Connection) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
+    fn leave(connection: &Self::Connection) -> impl Future<Output = ()> + Send {
+        let tap = Self::tap(connection);
+        async move {
+            if let Some(tap) = tap {
+                tap.leave().await;
+            }
+        }
     }
 
-    /// What cancels the statement that runs on this connection, where that is known. The default knows nothing.
-    fn cancel_token(_connection: &Self::Connection) -> Option<CancelToken> {
-        None
+    /// What cancels the statement that runs on this connection, where that is known. The default asks the tap.
+    fn cancel_token(connection: &Self::Connection) -> Option<CancelToken> {
+        Self::tap(connection)?.cancel_token()
     }
 
     /// Takes a connection out of its pool for good and closes it.

@@ -2,7 +2,7 @@
 
 use std::{error::Error, future::Future};
 
-use super::{CancelToken, Condition};
+use super::{Condition, Tap};
 
 /// Tells about connections of type `C`, for a back end that is generic over them.
 ///
@@ -37,19 +37,8 @@ pub trait Probe<C>: 'static {
         Condition::Unknown
     }
 
-    /// Waits until nothing is under way any more and tells the condition then. Has to be cancel safe.
-    fn settled(connection: &C) -> impl Future<Output = Condition> + Send {
-        std::future::ready(Self::condition(connection))
-    }
-
-    /// Ends the session and waits until the server has ended it too; the connection is then discarded. Has to be cancel safe.
-    /// By default it does not wait.
-    fn leave(_connection: &C) -> impl Future<Output = ()> + Send {
-        std::future::ready(())
-    }
-
-    /// What cancels the statement that runs on this connection, where that is known. By default it is not.
-    fn cancel_token(_connection: &C) -> Option<CancelToken> {
+    /// The tap of the connection, where it has one. By default it has none.
+    fn tap(_connection: &C) -> Option<Tap> {
         None
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     dial::CancelToken,
-    frames::{FATAL, Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
+    frames::{FAILED, FATAL, Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
 };
 
 /// What is known about the state of one connection, without asking the server. Cloning is cheap.
@@ -39,6 +39,17 @@ pub enum Condition {
     Unknown,
 }
 
+/// Whether a session is inside a transaction, as the server said with its last reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transaction {
+    /// It is not.
+    None,
+    /// It is.
+    Open,
+    /// It is inside one that has failed: a COMMIT would roll it back.
+    Failed,
+}
+
 /// How a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -56,8 +67,10 @@ type Alarm = Box<dyn Fn([u8; 5]) + Send + Sync>;
 struct Shared {
     /// What everybody reads. Only the session writes it, except `STIRRED`, which everybody may raise.
     word: AtomicU64,
-    /// What the stream saw, read and written by the session's task alone.
+    /// What the stream saw, written by the session's task alone.
     seen: AtomicU64,
+    /// Statements that have begun to leave, written by the session's task alone.
+    statements: AtomicU64,
     watched: AtomicBool,
     settled: Notify,
     /// The session is to end, as soon as the server agrees.
@@ -106,6 +119,32 @@ impl Tap {
         }
     }
 
+    /// Whether it is inside a transaction, as of the last reply. Who asks after a statement has returned is told of that statement.
+    #[must_use]
+    pub fn transaction(&self) -> Transaction {
+        // Written before the driver hands the reply on, which orders the two.
+        match self.shared.seen.load(Ordering::Relaxed) & (IN_TRANSACTION | FAILED) {
+            0 => Transaction::None,
+            IN_TRANSACTION => Transaction::Open,
+            _ => Transaction::Failed,
+        }
+    }
+
+    /// How many statements have begun to leave for the server since the login: queries, executions, function calls; what was only
+    /// prepared does nothing there. One that was handed to the driver and has not been written yet is not among them and may
+    /// still follow, unless the session [has ended](Self::has_ended).
+    #[must_use]
+    pub fn statements(&self) -> u64 {
+        // As for the transaction.
+        self.shared.statements.load(Ordering::Relaxed)
+    }
+
+    /// Whether the session is over: nothing more will leave.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.word.load(Ordering::SeqCst) & ENDED != 0
+    }
+
     /// Waits until nothing is under way any more and tells the condition then. A dropped transaction whose
     /// `ROLLBACK` is on its way takes a round trip, a dropped query as long as the server works on it: bound it.
     ///
@@ -139,7 +178,7 @@ impl Tap {
         loop {
             let notified = self.shared.settled.notified();
             // Not LOST: an odd conversation is that long before its session ends.
-            if self.shared.word.load(Ordering::SeqCst) & ENDED != 0 {
+            if self.has_ended() {
                 return;
             }
             notified.await;
@@ -327,6 +366,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         let taken = if let Poll::Ready(Ok(count)) = &written { *count } else { 0 };
         self.frames.sent(&buf[..taken]);
+        self.tap.shared.statements.store(self.frames.statements(), Ordering::Relaxed);
         self.mark(UNSENT, taken < buf.len());
         written
     }
