@@ -144,11 +144,24 @@ fn two_replicas_may_back_each_other_up_when_their_chain_goes_on_to_the_primary()
 }
 
 #[test]
-fn a_primary_may_fail_over_to_a_replica_whose_default_is_the_primary() {
-    let text = PAIR.replace("app@db1/app\"", "app@db1/app\"\nfailover = [\"replica\"]");
+fn a_primary_and_a_replica_may_take_each_others_reads_by_default_and_in_so_many_words() {
+    let primary = PAIR.replace("app@db1/app\"", "app@db1/app\"\nfailover = [\"replica\"]");
+    for text in [primary.clone(), format!("{primary}failover = [\"primary\"]\n")] {
+        let config = Config::from_toml(&text).unwrap();
+        assert_eq!(chain(&config, "primary"), ["primary", "replica"]);
+        assert_eq!(chain(&config, "replica"), ["replica", "primary"]);
+    }
+}
+
+#[test]
+fn servers_that_stand_in_for_each_other_in_a_circle_are_each_visited_once() {
+    let spare = |name: &str, next: &str| {
+        format!("[alias.{name}]\nrole = \"replica\"\nurl = \"postgres://app@{name}/app\"\nfailover = [\"{next}\"]\n")
+    };
+    let text = format!("{PAIR}failover = [\"one\"]\n{}{}", spare("one", "two"), spare("two", "replica"));
     let config = Config::from_toml(&text).unwrap();
-    assert_eq!(chain(&config, "primary"), ["primary", "replica"]);
-    assert_eq!(chain(&config, "replica"), ["replica", "primary"]);
+    assert_eq!(chain(&config, "replica"), ["replica", "one", "two"]);
+    assert_eq!(chain(&config, "two"), ["two", "replica", "one"]);
 }
 
 #[test]

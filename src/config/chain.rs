@@ -1,10 +1,11 @@
-//! Where does an alias's chain of failover lead? Members, targets, cycles.
+//! Where does an alias's chain of failover lead? Members, targets, and theirs, each once.
 
 use super::{AliasConfig, AliasKind, AliasName, Config};
 
 impl Config {
     /// The servers that may answer for an alias, in the order in which they are tried: its own first, then those of its failover
-    /// targets, each followed by its own targets. Groups stand for their members; no server comes twice.
+    /// targets, each followed by its own targets. Groups stand for their members; no server comes twice, so that aliases which name each other
+    /// make no endless chain.
     #[must_use]
     pub fn chain_of(&self, alias: &str) -> Vec<&AliasConfig> {
         let mut chain = Chain { config: self, seen: Vec::new(), servers: Vec::new() };
@@ -43,46 +44,4 @@ impl<'a> Chain<'a> {
             self.servers.push(server);
         }
     }
-}
-
-/// A loop of written failovers that begins and ends at `start`, and out of which no written failover leads.
-///
-/// Two replicas that back each other up *and* then go on to the primary are no mistake: the chain ends there.
-pub(super) fn cycle<'a>(start: &'a str, written: &dyn Fn(&str) -> &'a [String]) -> Option<Vec<&'a str>> {
-    let back = path(start, start, written)?;
-    let leads_out = reachable(start, written).into_iter().any(|alias| path(alias, start, written).is_none());
-    (!leads_out || back.len() == 2).then_some(back)
-}
-
-/// One way from `from` to `to`, both ends included.
-fn path<'a>(from: &'a str, to: &str, written: &dyn Fn(&str) -> &'a [String]) -> Option<Vec<&'a str>> {
-    let mut seen = Vec::new();
-    let mut ways = vec![vec![from]];
-    while let Some(way) = ways.pop() {
-        for next in written(way.last().copied().unwrap_or(from)) {
-            let longer = || way.iter().copied().chain([next.as_str()]).collect::<Vec<_>>();
-            if next == to {
-                return Some(longer());
-            }
-            if !seen.contains(&next) {
-                seen.push(next);
-                ways.push(longer());
-            }
-        }
-    }
-    None
-}
-
-fn reachable<'a>(start: &'a str, written: &dyn Fn(&str) -> &'a [String]) -> Vec<&'a str> {
-    let mut found: Vec<&str> = Vec::new();
-    let mut open = vec![start];
-    while let Some(alias) = open.pop() {
-        for next in written(alias) {
-            if !found.contains(&next.as_str()) {
-                found.push(next);
-                open.push(next);
-            }
-        }
-    }
-    found
 }

@@ -2,7 +2,6 @@
 
 use super::{
     AliasConfig, AliasKind, AliasName, Config, Pings, Role, ServerConfig, Tls,
-    chain::cycle,
     error::{At, Given, Mistake, Problem},
     numbers::Layered,
     raw::{Numbers, Raw, RawAlias},
@@ -27,7 +26,7 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
         checker.mistakes.push(raw.at.mistake(problem));
     }
     checker.numbers();
-    checker.cycles();
+    checker.selves();
     let aliases: Vec<_> = raw
         .aliases
         .iter()
@@ -112,27 +111,13 @@ impl Checker<'_> {
         }
     }
 
-    /// One mistake per loop, whatever alias it is entered by.
-    fn cycles(&mut self) {
-        let raw = self.raw;
-        let written = |name: &str| -> &[String] {
-            raw.aliases
-                .iter()
-                .find(|alias| alias.name.as_str() == name)
-                .and_then(|alias| alias.failover.as_ref())
-                .map_or(&[], |given| &given.value)
-        };
-        let mut told: Vec<&str> = Vec::new();
-        for alias in &raw.aliases {
-            let (name, Some(failover)) = (alias.name.as_str(), &alias.failover) else { continue };
-            if told.contains(&name) {
-                continue;
-            }
-            if let Some(way) = cycle(name, &written) {
-                let what = format!("goes in a circle: {}", way.join(" → "));
-                let remedy = "let the chain end at another server, such as the primary";
-                self.mistakes.push(failover.at.mistake(Problem::new(what, remedy)));
-                told.extend(way);
+    /// Aliases may stand in for each other, since no chain visits a server twice; for itself none can.
+    fn selves(&mut self) {
+        for alias in &self.raw.aliases {
+            let Some(failover) = &alias.failover else { continue };
+            if failover.value.iter().any(|target| *target == alias.name.as_str()) {
+                let remedy = "leave it out: what stands in for an alias is another one";
+                self.mistakes.push(failover.at.mistake(Problem::new("names its own alias", remedy)));
             }
         }
     }
