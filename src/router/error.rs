@@ -2,11 +2,12 @@
 
 use std::{error, fmt, io, time::Duration};
 
+use super::call::{Attempt, BoxError, End, Failure};
 use crate::{
     config::{AliasName, ConfigError},
     health::Cause,
     plan::Plan,
-    policy::Class,
+    policy::{Class, Outcome},
     pool::{AcquireError, PoolStatus, Server},
 };
 
@@ -16,11 +17,33 @@ pub struct Error(Box<Kind>);
 #[derive(Debug)]
 enum Kind {
     Config(ConfigError),
-    Start { alias: AliasName, source: Box<dyn error::Error + Send + Sync> },
+    Start {
+        alias: AliasName,
+        source: BoxError,
+    },
     Thread(io::Error),
-    UnknownAlias { name: String, known: Vec<AliasName>, nearest: Option<AliasName> },
-    Unavailable { plan: Plan, refusals: Vec<Refusal> },
-    Overloaded { alias: AliasName, server: AliasName, status: PoolStatus, waited: Duration },
+    UnknownAlias {
+        name: String,
+        known: Vec<AliasName>,
+        nearest: Option<AliasName>,
+    },
+    Unavailable {
+        plan: Plan,
+        refusals: Vec<Refusal>,
+    },
+    Overloaded {
+        alias: AliasName,
+        server: AliasName,
+        status: PoolStatus,
+        waited: Duration,
+    },
+    #[cfg_attr(not(test), allow(dead_code, reason = "reads and writes make it"))]
+    Call(Failure),
+    #[cfg_attr(not(test), allow(dead_code, reason = "the read-only mode makes it"))]
+    ReadOnly {
+        alias: AliasName,
+        retry_after: Option<Duration>,
+    },
     Closed,
 }
 
@@ -53,7 +76,18 @@ impl Error {
         Self(Box::new(Kind::Overloaded { alias, server: server.name.clone(), status, waited }))
     }
 
-    pub(super) fn start(alias: &AliasName, source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+    #[cfg_attr(not(test), allow(dead_code, reason = "reads and writes call it"))]
+    pub(super) fn call(failure: Failure) -> Self {
+        Self(Box::new(Kind::Call(failure)))
+    }
+
+    /// Writes have nowhere to go while reads do; `retry_after` says when to look again.
+    #[cfg_attr(not(test), allow(dead_code, reason = "the read-only mode calls it"))]
+    pub(super) fn read_only(alias: AliasName, retry_after: Option<Duration>) -> Self {
+        Self(Box::new(Kind::ReadOnly { alias, retry_after }))
+    }
+
+    pub(super) fn start(alias: &AliasName, source: impl Into<BoxError>) -> Self {
         Self(Box::new(Kind::Start { alias: alias.clone(), source: source.into() }))
     }
 
@@ -71,27 +105,79 @@ impl Error {
         Self(Box::new(Kind::UnknownAlias { name: name.to_owned(), known, nearest }))
     }
 
-    /// Whether servers are up but have no room: no connection came free in time, or too many are open there. Nothing was sent.
-    /// Shed load, or try again later.
+    /// What became of the call: for one of several attempts, what the one says that promises least. Whatever `get()` fails with
+    /// was not sent.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        if let Kind::Call(failure) = &*self.0 { failure.outcome() } else { Outcome::NotSent }
+    }
+
+    /// Whether the same call may be made again without doing anything twice: nothing of it has had an effect, or it was a
+    /// read. It does not say that it would fare better.
+    #[must_use]
+    pub fn is_safe_to_retry(&self) -> bool {
+        let repeatable = matches!(&*self.0, Kind::Call(failure) if failure.repeatable);
+        repeatable || self.outcome().is_safe_to_retry()
+    }
+
+    /// The attempts of a call that failed, in their order: where each went, how long it took, how it ended. None where no
+    /// connection was given at all.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        if let Kind::Call(failure) = &*self.0 { &failure.attempts } else { &[] }
+    }
+
+    /// Whether the deadline of the call passed: the alias's `call_timeout`, or an earlier one around it.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(&*self.0, Kind::Call(failure) if matches!(failure.end, End::Late(_)))
+    }
+
+    /// Whether it was a write while no server takes writes and some answer reads. Nothing was sent.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        matches!(*self.0, Kind::ReadOnly { .. })
+    }
+
+    /// After how long it makes sense to try again, where that is known.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        if let Kind::ReadOnly { retry_after, .. } = *self.0 { retry_after } else { None }
+    }
+
+    /// Whether servers are up but have no room: no connection came free in time, or too many are open there. Nothing was sent,
+    /// but for the [attempts](Self::attempts) before. Shed load, or try again later.
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
         match &*self.0 {
             Kind::Overloaded { .. } => true,
             Kind::Unavailable { refusals, .. } => refusals.iter().any(|refusal| refusal.class == Class::Overload),
-            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } | Kind::Closed => false,
+            Kind::Call(failure) => failure.unserved().is_some_and(Self::is_overloaded),
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
+            Kind::ReadOnly { .. } | Kind::Closed => false,
         }
     }
 
-    /// Whether no server of the alias's plan is usable. Nothing was sent.
+    /// Whether no server of the alias's plan is usable. Nothing was sent, but for the [attempts](Self::attempts) before.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(*self.0, Kind::Unavailable { .. }) && !self.is_overloaded()
+        match &*self.0 {
+            Kind::Unavailable { .. } => !self.is_overloaded(),
+            Kind::Call(failure) => failure.unserved().is_some_and(Self::is_unavailable),
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
+            Kind::Overloaded { .. } | Kind::ReadOnly { .. } | Kind::Closed => false,
+        }
     }
 
     /// Whether the router has been shut down.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(*self.0, Kind::Closed)
+        match &*self.0 {
+            Kind::Closed => true,
+            Kind::Call(failure) => failure.unserved().is_some_and(Self::is_closed),
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
+            Kind::Unavailable { .. } | Kind::Overloaded { .. } | Kind::ReadOnly { .. } => false,
+        }
     }
 
     /// The configuration's mistakes, if it is those.
@@ -103,7 +189,18 @@ impl Error {
     /// The plan as it was when no server of it was usable.
     #[must_use]
     pub fn plan(&self) -> Option<&Plan> {
-        if let Kind::Unavailable { plan, .. } = &*self.0 { Some(plan) } else { None }
+        match &*self.0 {
+            Kind::Unavailable { plan, .. } => Some(plan),
+            Kind::Call(failure) => failure.unserved()?.plan(),
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => None,
+            Kind::Overloaded { .. } | Kind::ReadOnly { .. } | Kind::Closed => None,
+        }
+    }
+
+    /// What the work of a call returned, as it returned it; `None` if it failed otherwise.
+    #[must_use]
+    pub fn into_source(self) -> Option<Box<dyn error::Error + Send + Sync>> {
+        if let Kind::Call(failure) = *self.0 { failure.source } else { None }
     }
 }
 
@@ -137,6 +234,13 @@ impl fmt::Display for Error {
                 status.size.saturating_sub(status.idle),
                 status.max_size,
             ),
+            Kind::Call(failure) => write!(f, "{failure}"),
+            Kind::ReadOnly { alias, retry_after: Some(after) } => {
+                write!(f, "{alias}: no server takes writes now, reads go on; look again in {after:.1?}")
+            }
+            Kind::ReadOnly { alias, retry_after: None } => {
+                write!(f, "{alias}: no server takes writes now, reads go on")
+            }
             Kind::Closed => f.write_str("the router is shut down"),
         }
     }
@@ -157,7 +261,105 @@ impl error::Error for Error {
                 let mut sources = refusals.iter().filter_map(|refusal| refusal.source.as_ref());
                 sources.next().map(|source| source as &(dyn error::Error + 'static))
             }
-            Kind::Config(_) | Kind::UnknownAlias { .. } | Kind::Overloaded { .. } | Kind::Closed => None,
+            Kind::Call(Failure { source, end, .. }) => match (source, end) {
+                (Some(source), _) => Some(&**source),
+                (None, End::Unserved(error)) => Some(error),
+                (None, End::Failed | End::Spent | End::Late(_)) => None,
+            },
+            Kind::Config(_) | Kind::UnknownAlias { .. } => None,
+            Kind::Overloaded { .. } | Kind::ReadOnly { .. } | Kind::Closed => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[derive(PartialEq)]
+    struct Own(u8);
+
+    impl fmt::Debug for Own {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fmt::Display::fmt(self, f)
+        }
+    }
+
+    impl fmt::Display for Own {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("SELECT secret")
+        }
+    }
+
+    impl error::Error for Own {}
+
+    fn name(name: &str) -> AliasName {
+        AliasName::new(name).unwrap()
+    }
+
+    fn attempt(server: &str, detour: bool, outcome: Outcome, cause: &str) -> Attempt {
+        let [acquire, work] = [1, 20].map(Duration::from_millis);
+        Attempt { server: name(server), detour, acquire, work, outcome, cause: Cause::new(cause) }
+    }
+
+    fn failed(repeatable: bool, end: End) -> Error {
+        let attempts = vec![
+            attempt("replica", false, Outcome::Unknown, "connection closed"),
+            attempt("primary", true, Outcome::RolledBack, "ERROR 22012"),
+        ];
+        Error::call(Failure { alias: name("replica"), repeatable, end, attempts, source: Some(Box::new(Own(7))) })
+    }
+
+    #[test]
+    fn a_failed_call_names_every_attempt_and_repeats_nothing_of_the_works_own_error() {
+        assert!(!format!("{:?}", failed(true, End::Failed)).contains("secret"));
+        let told = failed(true, End::Failed).to_string();
+        assert_eq!(
+            told,
+            "replica: the call failed\n  \
+             tried replica: connection closed; outcome unknown, 1.0ms for a connection, 20.0ms at work\n  \
+             tried primary (detour): ERROR 22012; rolled back, 1.0ms for a connection, 20.0ms at work"
+        );
+    }
+
+    #[test]
+    fn a_failed_call_keeps_what_the_work_returned() {
+        let error = failed(false, End::Spent);
+        assert_eq!(error.source().and_then(|source| source.downcast_ref::<Own>()), Some(&Own(7)));
+        let own = error.into_source().and_then(|source| source.downcast::<Own>().ok());
+        assert_eq!(own, Some(Box::new(Own(7))));
+    }
+
+    #[test]
+    fn of_several_attempts_the_least_certain_decides_whether_a_write_may_be_tried_again() {
+        assert_eq!(failed(false, End::Failed).outcome(), Outcome::Unknown);
+        assert!(!failed(false, End::Failed).is_safe_to_retry());
+        assert!(failed(true, End::Failed).is_safe_to_retry(), "a read does no harm");
+    }
+
+    #[test]
+    fn what_gave_no_connection_was_not_sent_and_stays_what_it_was_after_an_attempt() {
+        assert_eq!(Error::closed().outcome(), Outcome::NotSent);
+        assert!(Error::closed().is_safe_to_retry() && Error::closed().attempts().is_empty());
+        let after = failed(true, End::Unserved(Error::closed()));
+        assert!(after.is_closed() && after.attempts().len() == 2 && !after.is_late());
+        assert!(after.to_string().starts_with("the router is shut down\n  tried replica"));
+    }
+
+    #[test]
+    fn a_late_call_says_how_long_it_had() {
+        let late = failed(true, End::Late(Duration::from_secs(30)));
+        assert!(late.is_late() && !late.is_overloaded() && !late.is_unavailable());
+        assert!(late.to_string().starts_with("replica: no answer within 30.0s\n"));
+    }
+
+    #[test]
+    fn a_write_without_a_server_that_takes_it_knows_when_to_come_back() {
+        let error = Error::read_only(name("primary"), Some(Duration::from_secs(5)));
+        assert!(error.is_read_only() && error.retry_after() == Some(Duration::from_secs(5)));
+        assert_eq!(error.to_string(), "primary: no server takes writes now, reads go on; look again in 5.0s");
+        assert_eq!(error.outcome(), Outcome::NotSent);
     }
 }

@@ -1,6 +1,7 @@
 //! The front door: the router, its aliases, and the connections they lend.
 
 mod alias;
+mod call;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -15,7 +16,7 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-pub use self::{alias::Alias, error::Error, lease::Lease};
+pub use self::{alias::Alias, call::Attempt, error::Error, lease::Lease};
 use self::{
     line::Line,
     topology::{Build, Topology},
