@@ -57,6 +57,21 @@ impl Monitor {
         Ok((Self { commands }, ended))
     }
 
+    /// The same in the runtime this is called in, for a simulation in virtual time.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn start_here<P: Probe>(
+        build: impl FnOnce(mpsc::UnboundedReceiver<Command>) -> Worker<P>,
+    ) -> (Self, oneshot::Receiver<()>) {
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (done, ended) = oneshot::channel();
+        let worker = build(orders);
+        tokio::spawn(async move {
+            worker.run().await;
+            let _ = done.send(());
+        });
+        (Self { commands }, ended)
+    }
+
     /// Waits until every server has been pinged once.
     pub(crate) async fn settled(&self) {
         self.ask(Command::Settle).await;

@@ -141,6 +141,7 @@ impl Inner {
     ) -> Result<Connected, Error> {
         let Self { server, dial, connect_timeout, runtime } = &*self;
         let dialed = tokio::select! {
+            biased;
             dialed = dial.connect(*connect_timeout) => Ok(dialed?),
             // A frozen server would hold the attempt for all of its timeout.
             cut = cuts.wait_for(|cut| cut.ends(generation)) => match cut {

@@ -18,6 +18,8 @@ use tokio_postgres::{
     tls::{MakeTlsConnect, TlsConnect},
 };
 
+#[cfg(feature = "testkit")]
+use super::streams::{Stream, Streams};
 use super::{
     connect::ConnectFailure,
     tap::{Tap, Tapped},
@@ -37,6 +39,8 @@ struct Inner {
     security: Security,
     #[cfg(unix)]
     local: Option<Local>,
+    #[cfg(feature = "testkit")]
+    streams: Option<Streams>,
     address: String,
 }
 
@@ -82,9 +86,24 @@ impl Dial {
                 security,
                 #[cfg(unix)]
                 local,
+                #[cfg(feature = "testkit")]
+                streams: None,
                 address: target.address(),
             }),
         })
+    }
+
+    /// The same over streams that are no sockets: no name is looked up, and of `target` only address and login count.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn over(target: &Target, streams: Streams) -> Self {
+        let mut postgres = target.postgres.clone();
+        through_the_tap(&mut postgres);
+        let (security, streams, address) = (Security::Plain, Some(streams), target.address());
+        #[cfg(unix)]
+        let inner = Inner { postgres, security, local: None, streams, address };
+        #[cfg(not(unix))]
+        let inner = Inner { postgres, security, streams, address };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Connects, within `within` for DNS, TCP, TLS and login together.
@@ -112,6 +131,12 @@ impl Dial {
 impl Inner {
     async fn connect(&self) -> Result<Dialed, Error> {
         let tap = Tap::default();
+        #[cfg(feature = "testkit")]
+        if let Some(streams) = &self.streams {
+            let stream = streams.open(&self.address).await;
+            let (client, connection) = self.postgres.connect_raw(stream, WrapGiven(tap.clone())).await?;
+            return Ok(Dialed { client, wire: Wire::Given(connection), tap });
+        }
         #[cfg(unix)]
         if let Some(local) = &self.local
             && let Ok(socket) = local.open().await
@@ -126,6 +151,10 @@ impl Inner {
     }
 
     async fn cancel(&self, token: &tokio_postgres::CancelToken) -> Result<(), Error> {
+        #[cfg(feature = "testkit")]
+        if let Some(streams) = &self.streams {
+            return token.cancel_query_raw(streams.open(&self.address).await, WrapGiven(Tap::default())).await;
+        }
         #[cfg(unix)]
         if let Some(local) = &self.local
             && let Ok(socket) = local.open().await
@@ -239,6 +268,21 @@ impl TlsConnect<UnixStream> for WrapLocal {
 
     fn connect(self, socket: UnixStream) -> Self::Future {
         ready(Ok(self.0.on(Secured::Local(socket))))
+    }
+}
+
+/// Puts the tap on a stream that is no socket.
+#[cfg(feature = "testkit")]
+struct WrapGiven(Tap);
+
+#[cfg(feature = "testkit")]
+impl TlsConnect<Stream> for WrapGiven {
+    type Stream = Tapped<Secured>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Tapped<Secured>, Infallible>>;
+
+    fn connect(self, stream: Stream) -> Self::Future {
+        std::future::ready(Ok(self.0.on(Secured::Given(stream))))
     }
 }
 

@@ -13,6 +13,8 @@ mod none;
 mod probe;
 mod server;
 mod session;
+#[cfg(feature = "testkit")]
+mod streams;
 mod tap;
 #[cfg(feature = "deadpool")]
 mod taps;
@@ -37,6 +39,9 @@ pub use self::{
     tls::TlsError,
 };
 // For this crate's program, tests and benches: no part of the interface.
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub use self::streams::{Opening, Stream, Streams};
 #[doc(hidden)]
 pub use self::{
     dial::Dial,

@@ -38,6 +38,8 @@ pub(crate) enum Secured {
     /// The server is on this machine.
     #[cfg(unix)]
     Local(tokio::net::UnixStream),
+    #[cfg(feature = "testkit")]
+    Given(super::streams::Stream),
     #[cfg(feature = "tls")]
     Tls(Box<rustls_stream::Rustls>),
 }
@@ -109,6 +111,8 @@ impl TlsStream for Tapped<Secured> {
             Secured::Plain(_) => ChannelBinding::none(),
             #[cfg(unix)]
             Secured::Local(_) => ChannelBinding::none(),
+            #[cfg(feature = "testkit")]
+            Secured::Given(_) => ChannelBinding::none(),
             #[cfg(feature = "tls")]
             Secured::Tls(stream) => stream.channel_binding(),
         }
@@ -122,6 +126,8 @@ macro_rules! either {
             Secured::Plain($stream) => $call,
             #[cfg(unix)]
             Secured::Local($stream) => $call,
+            #[cfg(feature = "testkit")]
+            Secured::Given($stream) => $call,
             #[cfg(feature = "tls")]
             Secured::Tls($stream) => $call,
         }

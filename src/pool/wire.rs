@@ -8,6 +8,8 @@ use std::{
 
 use tokio_postgres::{AsyncMessage, Connection, Error, Socket};
 
+#[cfg(feature = "testkit")]
+use super::streams::Stream;
 use super::{tap::Tapped, tls::Secured};
 
 /// The driver's connection. As a future it runs to its end, and what the server says unasked is dropped (the driver's own
@@ -18,6 +20,9 @@ pub(crate) enum Wire {
     /// Over a Unix socket we have opened.
     #[cfg(unix)]
     Local(Connection<tokio::net::UnixStream, Tapped<Secured>>),
+    /// Over a stream that is no socket.
+    #[cfg(feature = "testkit")]
+    Given(Connection<Stream, Tapped<Secured>>),
 }
 
 impl Wire {
@@ -27,6 +32,8 @@ impl Wire {
             Self::Driver(connection) => connection.poll_message(cx),
             #[cfg(unix)]
             Self::Local(connection) => connection.poll_message(cx),
+            #[cfg(feature = "testkit")]
+            Self::Given(connection) => connection.poll_message(cx),
         }
     }
 
@@ -36,6 +43,8 @@ impl Wire {
             Self::Driver(connection) => connection.parameter(name),
             #[cfg(unix)]
             Self::Local(connection) => connection.parameter(name),
+            #[cfg(feature = "testkit")]
+            Self::Given(connection) => connection.parameter(name),
         }
     }
 }

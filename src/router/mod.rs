@@ -49,7 +49,7 @@ pub struct Router<B: Backend = DefaultBackend> {
 struct Inner<B: Backend> {
     topology: ArcSwap<Topology<B>>,
     observer: Observer,
-    build: Box<Build<B>>,
+    build: Build<B>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -100,7 +100,22 @@ impl<B: Backend> Router<B> {
         config: Config,
         build: impl Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let (observer, build): (_, Box<Build<B>>) = (Observer::default(), Box::new(build));
+        Self::start_built(config, Build::new(build)).await
+    }
+
+    /// The same over streams that are no sockets, with the monitor in this runtime: a simulation in virtual time.
+    #[cfg(feature = "testkit")]
+    #[doc(hidden)]
+    pub async fn start_over(
+        streams: crate::pool::Streams,
+        config: Config,
+        build: impl Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        Self::start_built(config, Build::new(build).over(streams)).await
+    }
+
+    async fn start_built(config: Config, build: Build<B>) -> Result<Self, Error> {
+        let observer = Observer::default();
         let topology = Topology::start(config, observer.clone(), Arc::<Table>::default(), &build)?;
         topology.monitor.settled().await;
         let (topology, reloading) = (ArcSwap::from_pointee(topology), tokio::sync::Mutex::new(()));

@@ -45,6 +45,7 @@ pub(super) async fn tend_detour<B: Backend>(stop: Stop<B>, idle: usize, relieved
             let _ = stop.pool.warm(idle).await;
         }
         tokio::select! {
+            biased;
             () = stop.server.turned(belief.generation()) => stop.pool.evict(),
             () = tokio::time::sleep(COUNT) => {}
         }

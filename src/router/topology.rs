@@ -1,8 +1,8 @@
 //! Everything that one configuration builds: servers, pools, routes, and the monitor over them.
 
 use std::{
-    collections::HashMap,
-    fmt,
+    collections::BTreeMap,
+    fmt, io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, Ordering},
@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::AbortHandle,
 };
 
@@ -21,20 +21,59 @@ use super::{
     tend::{tend_detour, tend_own},
 };
 use crate::{
-    config::{AliasConfig, AliasKind, AliasName, Balance, Config, PoolSettings, ServerConfig},
-    monitor::{Monitor, Ping, Shared, Worker},
+    config::{AliasConfig, AliasKind, AliasName, Balance, Config, PoolSettings, ServerConfig, Target},
+    monitor::{Command, Monitor, Ping, Probe, Shared, Worker},
     observe::{self, Observer},
     plan::{Chain, Route, Table},
-    pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server},
+    pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server, TlsError},
 };
 
-/// How the router makes a pool.
-pub(super) type Build<B> = dyn Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync;
+/// How the router makes what it stands on.
+pub(super) struct Build<B> {
+    pool: Box<dyn Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync>,
+    /// What takes the place of sockets. Then the monitor is a task among the others, since the time may be virtual.
+    #[cfg(feature = "testkit")]
+    streams: Option<crate::pool::Streams>,
+}
+
+impl<B> Build<B> {
+    pub(super) fn new(pool: impl Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync + 'static) -> Self {
+        Self {
+            pool: Box::new(pool),
+            #[cfg(feature = "testkit")]
+            streams: None,
+        }
+    }
+
+    #[cfg(feature = "testkit")]
+    pub(super) fn over(self, streams: crate::pool::Streams) -> Self {
+        Self { streams: Some(streams), ..self }
+    }
+
+    fn dial(&self, target: &Target) -> Result<Dial, TlsError> {
+        #[cfg(feature = "testkit")]
+        if let Some(streams) = &self.streams {
+            return Ok(Dial::over(target, streams.clone()));
+        }
+        Dial::new(target)
+    }
+
+    fn monitor<P: Probe>(
+        &self,
+        worker: impl FnOnce(mpsc::UnboundedReceiver<Command>) -> Worker<P> + Send + 'static,
+    ) -> io::Result<(Monitor, oneshot::Receiver<()>)> {
+        #[cfg(feature = "testkit")]
+        if self.streams.is_some() {
+            return Ok(Monitor::start_here(worker));
+        }
+        Monitor::start(worker)
+    }
+}
 
 /// What one configuration builds.
 pub(super) struct Topology<B: Backend> {
     pub(super) config: Arc<Config>,
-    pub(super) lines: HashMap<AliasName, Arc<Line<B>>>,
+    pub(super) lines: BTreeMap<AliasName, Arc<Line<B>>>,
     pub(super) shared: Shared,
     pub(super) monitor: Monitor,
     servers: Vec<Arc<Server>>,
@@ -73,12 +112,12 @@ impl<B: Backend> Topology<B> {
         let config = Arc::new(config);
         let shared = Shared { table: Arc::default(), bell: Arc::new(Notify::new()), observer };
         let sites = sites(&config, &shared, build)?;
-        let mut lines = HashMap::new();
+        let mut lines = BTreeMap::new();
         for alias in config.aliases() {
             lines.insert(alias.name.clone(), Arc::new(line(alias, &config, &sites, &shared, build)?));
         }
         let own: Vec<_> = sites.iter().map(|site| Stop::new(&site.server, &site.own)).collect();
-        let (monitor, ended) = start_monitor(&config, &shared, sites, before)?;
+        let (monitor, ended) = start_monitor(&config, &shared, sites, before, build)?;
         let detours = || lines.values().flat_map(|line| line.route.failover());
         let pools = own.iter().chain(detours()).map(|stop| Arc::clone(&stop.pool)).collect();
         let servers = own.iter().map(|stop| Arc::clone(&stop.server)).collect();
@@ -165,7 +204,7 @@ fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) 
         .map(|(alias, declared)| {
             let address = declared.target.address();
             let server = Arc::new(Server::new(alias.name.clone(), address, Arc::clone(&shared.bell)));
-            let dial = Dial::new(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
+            let dial = build.dial(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
             let own = pool(alias, &server, &dial, alias.pool.max_size, build)?;
             Ok(Site { server, declared, dial, own })
         })
@@ -183,7 +222,7 @@ fn pool<B: Backend>(
     let PoolSettings { connect_timeout, acquire_timeout, .. } = alias.pool;
     let connector = Connector::new(Arc::clone(server), dial.clone(), connect_timeout, Handle::current());
     let spec = PoolSpec { alias: alias.name.clone(), connector, max_size, connect_timeout, acquire_timeout };
-    build(spec).map(Arc::new).map_err(|error| Error::start(&alias.name, error))
+    (build.pool)(spec).map(Arc::new).map_err(|error| Error::start(&alias.name, error))
 }
 
 /// The route of one alias. Each server that may stand in gets a pool of its own for that, so that detoured requests cannot
@@ -231,10 +270,10 @@ fn start_monitor<B>(
     shared: &Shared,
     sites: Vec<Site<'_, B>>,
     before: Arc<Table>,
+    build: &Build<B>,
 ) -> Result<(Monitor, oneshot::Receiver<()>), Error> {
     let servers: Vec<_> =
         sites.into_iter().map(|site| (site.server, Ping::new(site.dial, site.declared.pings.ping_timeout))).collect();
     let (config, shared) = (Arc::clone(config), shared.clone());
-    Monitor::start(move |commands| Worker::new(config, shared, servers, commands).resume(&before))
-        .map_err(Error::thread)
+    build.monitor(move |commands| Worker::new(config, shared, servers, commands).resume(&before)).map_err(Error::thread)
 }
