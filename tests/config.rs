@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use pgdetour::config::{
-    AliasKind, Balance, Config, KEYS, Kind, Monitoring, Pings, PoolSettings, Role, Roots, ServerConfig, Tls,
+    AliasKind, Balance, CallSettings, Config, Hedge, KEYS, Kind, Monitoring, Pings, PoolSettings, Role, Roots,
+    ServerConfig, Tls,
 };
 
 const PAIR: &str = r#"
@@ -223,13 +224,45 @@ fn a_pool_sized_in_code_has_the_detour_of_one_sized_in_a_file() {
 }
 
 #[test]
+fn a_word_or_a_duration_of_an_alias_wins_over_either_at_the_top() {
+    let hedge = |top: &str, own: &str| {
+        let own = if own.is_empty() { String::new() } else { format!("hedge_after = \"{own}\"") };
+        let config = Config::from_toml(&format!("hedge_after = \"{top}\"\n{PAIR}{own}\n")).unwrap();
+        config.alias("replica").unwrap().calls.hedge_after
+    };
+    assert_eq!(hedge("p95", ""), Hedge::P95);
+    assert_eq!(hedge("50ms", "p95"), Hedge::P95);
+    assert_eq!(hedge("p95", "50ms"), Hedge::After(Duration::from_millis(50)));
+    assert_eq!(hedge("50ms", "off"), Hedge::Off);
+}
+
+#[test]
+fn call_settings_say_the_same_in_code_and_in_a_file() {
+    let calls = CallSettings {
+        call_timeout: seconds(3),
+        retry_budget: 0,
+        hedge_after: Hedge::After(seconds(1)),
+        pass_deadline: true,
+    };
+    let file = "call_timeout = \"3s\"\nretry_budget = 0\nhedge_after = \"1s\"\npass_deadline = \"on\"\n";
+    let file = Config::from_toml(&format!("{file}{PAIR}")).unwrap();
+    let code = Config::builder()
+        .calls(CallSettings { hedge_after: Hedge::P95, ..calls.clone() })
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .server("replica", Role::Replica, "postgres://app@db2/app")
+        .calls_of("replica", calls.clone());
+    assert_eq!(code.build().unwrap().alias("replica").unwrap().calls, calls);
+    assert_eq!(file.alias("replica").unwrap().calls, calls);
+}
+
+#[test]
 fn the_table_of_keys_tells_the_defaults() {
     let mut written = String::new();
     for key in KEYS.iter().filter(|key| key.is_global()) {
         match key.kind {
             Kind::Duration => written += &format!("{} = \"{}\"\n", key.name, key.default),
             Kind::Count if key.name != "detour_size" => written += &format!("{} = {}\n", key.name, key.default),
-            Kind::Word(words) if words.contains(&key.default) => {
+            Kind::Word(words) | Kind::WordOrDuration(words) if words.contains(&key.default) => {
                 written += &format!("{} = \"{}\"\n", key.name, key.default);
             }
             _ => {}
@@ -237,7 +270,7 @@ fn the_table_of_keys_tells_the_defaults() {
     }
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
     assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
-    assert_eq!(written.lines().count(), 14);
+    assert_eq!(written.lines().count(), 18);
 }
 
 #[test]

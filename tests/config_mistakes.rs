@@ -147,6 +147,9 @@ fn numbers() {
                 with("outage_ping_frequency = \"60s\"", "monitoring_ping_frequency = \"30s\""),
             ),
             ("more idle than there may be", with("", "min_idle = 9")),
+            ("more retries than calls", with("retry_budget = 101", "")),
+            ("a hedge after neither", with("hedge_after = \"p99\"", "hedge_after = 50")),
+            ("a hedge at once", with("", "hedge_after = \"0s\"")),
         ]),
     );
 }

@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 
 use super::{
-    AliasName, Balance, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
+    AliasName, Balance, CallSettings, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
     error::{At, Given, Mistake, Problem},
     load::{compile, process_environment, surroundings},
     raw::{Raw, RawAlias},
@@ -49,6 +49,12 @@ impl ConfigBuilder {
     /// How every alias is pooled that has no pool settings of its own; see [`PoolSettings::of_size`].
     pub fn pool(mut self, pool: PoolSettings) -> Self {
         self.raw.numbers.set_pool(&pool, "");
+        self
+    }
+
+    /// How the calls of every alias are bounded and made again that has no call settings of its own.
+    pub fn calls(mut self, calls: CallSettings) -> Self {
+        self.raw.numbers.set_calls(&calls, "");
         self
     }
 
@@ -101,6 +107,11 @@ impl ConfigBuilder {
     /// How `alias` is pooled.
     pub fn pool_of(self, alias: &str, pool: PoolSettings) -> Self {
         self.change(alias, "pool", |alias| alias.numbers.set_pool(&pool, &format!("alias.{}.", alias.name)))
+    }
+
+    /// How the calls of `alias` are bounded and made again.
+    pub fn calls_of(self, alias: &str, calls: CallSettings) -> Self {
+        self.change(alias, "calls", |alias| alias.numbers.set_calls(&calls, &format!("alias.{}.", alias.name)))
     }
 
     /// Takes `USER`, `HOME` and `PGPASSFILE` from here instead of from the process.

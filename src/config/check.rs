@@ -78,6 +78,7 @@ impl Checker<'_> {
         }
         let numbers = alias.numbers.durations.iter().map(|(key, given)| (*key, &given.at));
         let numbers = numbers.chain(alias.numbers.counts.iter().map(|(key, given)| (*key, &given.at)));
+        let numbers = numbers.chain(alias.numbers.words.iter().map(|(key, given)| (*key, &given.at)));
         for (key, at) in numbers {
             if super::schema::Key::named(key).is_some_and(|key| !key.is_of_group()) {
                 let problem = Problem::new("a group is not pinged itself", "write it at its members");
@@ -126,6 +127,7 @@ impl Checker<'_> {
         let layered = Layered::new(&alias.numbers, &self.raw.numbers);
         let pool = layered.pool(draft.and_then(|draft| draft.connect_timeout));
         self.mistakes.extend(layered.inverted_pool(&pool));
+        let calls = layered.calls();
         let failover = self.failover(alias, primaries);
         let kind = match &alias.members {
             Some(members) => AliasKind::Group {
@@ -141,7 +143,7 @@ impl Checker<'_> {
                 AliasKind::Server(Box::new(ServerConfig { role, target: draft.target.clone(), pings }))
             }
         };
-        Some(AliasConfig { name: alias.name.clone(), kind, failover, pool })
+        Some(AliasConfig { name: alias.name.clone(), kind, failover, pool, calls })
     }
 
     /// The written chain, or the default: the primary for whatever is not the primary.

@@ -21,7 +21,7 @@ pub use self::{
     builder::ConfigBuilder,
     error::{ConfigError, Mistake},
     name::{AliasName, InvalidName},
-    settings::{Pings, PoolSettings},
+    settings::{CallSettings, Hedge, Pings, PoolSettings},
 };
 // For this crate's program, tests and benches: no part of the interface.
 #[doc(hidden)]
@@ -47,6 +47,8 @@ pub struct AliasConfig {
     pub failover: Vec<AliasName>,
     /// How its connections are pooled.
     pub pool: PoolSettings,
+    /// How long its calls may take, and how often they are made again.
+    pub calls: CallSettings,
 }
 
 /// What an alias names.

@@ -1,9 +1,9 @@
-//! From written durations and counts to [`Pings`] and [`PoolSettings`]: what is not written gives way to what is.
+//! From written durations, counts and words to settings: what is not written gives way to what is.
 
 use std::time::Duration;
 
 use super::{
-    Pings, PoolSettings,
+    CallSettings, Hedge, Pings, PoolSettings,
     error::{At, Given, Mistake, Problem},
     raw::Numbers,
 };
@@ -71,6 +71,27 @@ impl<'a> Layered<'a> {
         }
     }
 
+    /// How the alias's calls are bounded and made again.
+    pub(super) fn calls(&self) -> CallSettings {
+        let defaults = CallSettings::default();
+        CallSettings {
+            call_timeout: self.duration("call_timeout", defaults.call_timeout),
+            retry_budget: self.threshold("retry_budget", defaults.retry_budget),
+            hedge_after: self.hedge_after().unwrap_or(defaults.hedge_after),
+            pass_deadline: self.word("pass_deadline").map_or(defaults.pass_deadline, |word| word == "on"),
+        }
+    }
+
+    /// Of a word and a duration, the one that stands nearer to the alias.
+    fn hedge_after(&self) -> Option<Hedge> {
+        let written = |numbers: &Numbers| {
+            let word = numbers.words.get("hedge_after").map(|given| given.value);
+            let word = word.map(|word| if word == "p95" { Hedge::P95 } else { Hedge::Off });
+            word.or_else(|| numbers.durations.get("hedge_after").map(|given| Hedge::After(given.value)))
+        };
+        written(self.alias).or_else(|| written(self.global))
+    }
+
     /// Pings that no server could be asked with: inverted frequencies and timeouts.
     pub(super) fn inverted_pings(&self, pings: &Pings, at: &At) -> Vec<Mistake> {
         let value = |key: &str| match key {
@@ -120,6 +141,10 @@ impl<'a> Layered<'a> {
         self.alias.counts.get(key).or_else(|| self.global.counts.get(key)).map_or(default, |given| given.value)
     }
 
+    fn word(&self, key: &str) -> Option<&'static str> {
+        self.alias.words.get(key).or_else(|| self.global.words.get(key)).map(|given| given.value)
+    }
+
     fn threshold(&self, key: &str, default: u32) -> u32 {
         u32::try_from(self.count(key, default as usize)).unwrap_or(u32::MAX)
     }
@@ -138,7 +163,8 @@ impl Numbers {
         });
         let counts = self.counts.iter().filter_map(|(key, given)| {
             let problem = match (given.value, *key) {
-                (0, "min_idle") => return None,
+                (0, "min_idle" | "retry_budget") => return None,
+                (value, "retry_budget") if value > 100 => Problem::new("more than 100", "write a share in percent"),
                 (0, _) => Problem::new("should not be zero", "write 1 or more"),
                 (value, _) if value > MOST_CONNECTIONS => Problem::bare(format!("more than {MOST_CONNECTIONS}")),
                 _ => return None,
@@ -180,6 +206,24 @@ impl Numbers {
         );
         let counts = [("max_size", pool.max_size), ("detour_size", pool.detour_size), ("min_idle", pool.min_idle)];
         self.set_counts(&counts, place);
+    }
+
+    /// Every key written, from code.
+    pub(super) fn set_calls(&mut self, calls: &CallSettings, place: &str) {
+        self.set_durations(&[("call_timeout", calls.call_timeout)], place);
+        self.set_counts(&[("retry_budget", calls.retry_budget as usize)], place);
+        self.set_word("pass_deadline", if calls.pass_deadline { "on" } else { "off" }, place);
+        self.durations.remove("hedge_after");
+        self.words.remove("hedge_after");
+        match calls.hedge_after {
+            Hedge::Off => self.set_word("hedge_after", "off", place),
+            Hedge::P95 => self.set_word("hedge_after", "p95", place),
+            Hedge::After(after) => self.set_durations(&[("hedge_after", after)], place),
+        }
+    }
+
+    fn set_word(&mut self, key: &'static str, value: &'static str, place: &str) {
+        self.words.insert(key, Given { value, at: At::code(format!("{place}{key}")) });
     }
 
     fn set_durations(&mut self, durations: &[(&'static str, Duration)], place: &str) {

@@ -41,11 +41,12 @@ pub(super) struct RawAlias {
     pub(super) unread: Vec<String>,
 }
 
-/// The durations and counts of one level, by key.
+/// The durations, counts and words of one level, by key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Numbers {
     pub(super) durations: BTreeMap<&'static str, Given<Duration>>,
     pub(super) counts: BTreeMap<&'static str, Given<usize>>,
+    pub(super) words: BTreeMap<&'static str, Given<&'static str>>,
 }
 
 impl RawAlias {

@@ -131,6 +131,7 @@ impl Reader<'_> {
             Kind::Duration => duration(value).map(Typed::Duration),
             Kind::Count => count(value).map(Typed::Count),
             Kind::Word(words) => word(value, words).map(Typed::Word),
+            Kind::WordOrDuration(words) => word_or_duration(value, words),
             Kind::Text => value
                 .as_str()
                 .map(|text| Typed::Text(text.to_owned()))
@@ -146,7 +147,8 @@ impl Numbers {
         match typed {
             Typed::Duration(value) => drop(self.durations.insert(key, Given { value, at })),
             Typed::Count(value) => drop(self.counts.insert(key, Given { value, at })),
-            Typed::Word(_) | Typed::Text(_) | Typed::Aliases(_) => {}
+            Typed::Word(value) => drop(self.words.insert(key, Given { value, at })),
+            Typed::Text(_) | Typed::Aliases(_) => {}
         }
     }
 }
@@ -203,6 +205,16 @@ fn word(value: &Value, words: &'static [&'static str]) -> Result<&'static str, P
     let text = value.as_str().ok_or_else(|| wrong_type(value, "a text", &format!("valid: {}", words.join(", "))))?;
     let found = words.iter().find(|word| **word == text).copied();
     found.ok_or_else(|| Problem::none_of("unknown value", text, words.iter().copied()))
+}
+
+fn word_or_duration(value: &Value, words: &'static [&'static str]) -> Result<Typed, Problem> {
+    if let Some(word) = value.as_str().and_then(|text| words.iter().find(|word| **word == text)) {
+        return Ok(Typed::Word(word));
+    }
+    let remedy = || format!("write one of {}, or a duration like \"50ms\"", words.join(", "));
+    let text = value.as_str().ok_or_else(|| wrong_type(value, "a text", &remedy()))?;
+    let duration = humantime::parse_duration(text.trim());
+    duration.map(Typed::Duration).map_err(|_| Problem::new("neither a word it knows nor a duration", remedy()))
 }
 
 fn names(value: &Value) -> Result<Vec<String>, Problem> {

@@ -42,6 +42,8 @@ pub enum Kind {
     Count,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// One of these words, or a duration.
+    WordOrDuration(&'static [&'static str]),
     /// A text.
     Text,
     /// A list of aliases.
@@ -131,6 +133,34 @@ pub const KEYS: &[Key] = &[
         Kind::Duration,
         "2s",
         "How long one connect may take in all: DNS, TCP, TLS and login.",
+    ),
+    key(
+        "call_timeout",
+        Level::GlobalAndAlias,
+        Kind::Duration,
+        "30s",
+        "How long one `read()` or `write()` may take in all: connections, attempts and waits.",
+    ),
+    key(
+        "retry_budget",
+        Level::GlobalAndAlias,
+        Kind::Count,
+        "20",
+        "Retries and hedges at most, in percent of all calls; 0 for none.",
+    ),
+    key(
+        "hedge_after",
+        Level::GlobalAndAlias,
+        Kind::WordOrDuration(&["off", "p95"]),
+        "off",
+        "A read that has no answer after this long is asked of a second server too; p95: after what 95 of 100 take.",
+    ),
+    key(
+        "pass_deadline",
+        Level::GlobalAndAlias,
+        Kind::Word(&["on", "off"]),
+        "off",
+        "Whether the server is told of the deadline of a `read()`, as its `statement_timeout`.",
     ),
     key("role", Level::Server, Kind::Word(&["primary", "replica"]), "required", "What the server is meant to be."),
     key("url", Level::Server, Kind::Text, "required", "Where the server is: a libpq URL or `key=value` pairs."),

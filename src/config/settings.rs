@@ -1,4 +1,4 @@
-//! The numbers of one server: how it is pinged and how its pool is sized, with their defaults.
+//! The numbers of one server or alias: how it is pinged, how its pool is sized, how its calls are bounded; with their defaults.
 
 use std::time::Duration;
 
@@ -95,5 +95,36 @@ impl PoolSettings {
     #[must_use]
     pub fn of_size(max_size: usize) -> Self {
         Self { max_size, detour_size: (max_size / 2).max(1), ..Self::default() }
+    }
+}
+
+/// How long the calls of one alias may take, `Alias::read` and its kin, and how often they are made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallSettings {
+    /// How long one call may take in all: connections, attempts and waits. Default 30 s.
+    pub call_timeout: Duration,
+    /// Retries and hedges at most, in percent of all calls. Default 20.
+    pub retry_budget: u32,
+    /// After how long a read is asked of a second server too. Default off.
+    pub hedge_after: Hedge,
+    /// Whether the server is told of the deadline, as the session's `statement_timeout` while it lasts. Default off.
+    pub pass_deadline: bool,
+}
+
+/// After how long a read is asked of a second server too; the first answer counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hedge {
+    /// Never.
+    #[default]
+    Off,
+    /// After what 95 of 100 of the alias's reads take; never while too few are known.
+    P95,
+    /// After this long.
+    After(Duration),
+}
+
+impl Default for CallSettings {
+    fn default() -> Self {
+        Self { call_timeout: Duration::from_secs(30), retry_budget: 20, hedge_after: Hedge::Off, pass_deadline: false }
     }
 }

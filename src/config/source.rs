@@ -197,6 +197,6 @@ fn parse(kind: Kind, text: &str) -> Value {
             let names = inner.split(',').map(|name| name.trim().trim_matches(['"', '\'']));
             Value::from(names.filter(|name| !name.is_empty()).map(Value::from).collect::<Vec<_>>())
         }
-        Kind::Duration | Kind::Word(_) | Kind::Text => Value::from(text),
+        Kind::Duration | Kind::Word(_) | Kind::WordOrDuration(_) | Kind::Text => Value::from(text),
     }
 }
