@@ -30,6 +30,7 @@
 mod clock;
 pub mod config;
 pub mod health;
+mod migrations;
 mod monitor;
 pub mod observe;
 pub mod plan;
@@ -41,6 +42,7 @@ pub mod testkit;
 
 pub use self::{
     config::Config,
+    migrations::{MigrateError, Migration, migrate, pending_migrations},
     observe::{Event, EventKind, Events},
     router::{Alias, Error, Lease, Router},
 };

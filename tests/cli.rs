@@ -231,7 +231,7 @@ async fn check_asks_the_servers_and_prints_no_password() {
 
 #[tokio::test]
 async fn the_exit_codes_are_told_and_wrong_usage_ends_with_2() {
-    for args in [&["--help"][..], &["demo", "--help"], &["check", "--help"]] {
+    for args in [&["--help"][..], &["demo", "--help"], &["check", "--help"], &["migrate", "--help"]] {
         assert!(stdout(&run(args).await).contains("Exit codes:"), "{args:?}");
     }
     assert_eq!(run(&["demo", "--outage", "3x"]).await.status.code(), Some(2));

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{demo::Fault, exit::EXIT_CODES};
 
-/// In-process failover routing for PostgreSQL connections: shows it, and checks its configuration.
+/// In-process failover routing for PostgreSQL connections: shows it, checks its configuration, and makes the tables it needs.
 #[derive(Debug, Parser)]
 #[command(name = "pgdetour", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Args {
@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Reads a configuration: its mistakes, where requests go, and how long detection takes at worst
     Check(Check),
+    /// Makes the tables that `write_once` keeps its keys in, or brings them up to date
+    Migrate(Migrate),
 }
 
 const DEMO_EXAMPLES: &str = "\
@@ -86,6 +88,35 @@ pub(crate) struct Check {
     /// Ping each server once as well; exit code 1 if one of them cannot be used
     #[arg(long)]
     pub(crate) connect: bool,
+
+    /// One JSON object on standard output, and nothing else there
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  pgdetour migrate                      reads pgdetour.toml, then PGDETOUR_...
+  pgdetour migrate prod.toml --dry-run  says what is missing and changes nothing
+  pgdetour migrate --json | jq .applied";
+
+/// Applies the migrations that a primary lacks: all of them or none, under a lock, so that two that start together do not race.
+///
+/// Exit code 1 if the database refuses, is newer than this program, or is not a primary's.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{MIGRATE_EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Migrate {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = "pgdetour.toml")]
+    pub(crate) file: PathBuf,
+
+    /// The alias to migrate, of role primary; needed only if there are several
+    #[arg(long, value_name = "NAME")]
+    pub(crate) alias: Option<String>,
+
+    /// Say what is missing and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 
     /// One JSON object on standard output, and nothing else there
     #[arg(long)]

@@ -1,4 +1,4 @@
-//! The program `pgdetour`: shows an outage live, and checks a configuration.
+//! The program `pgdetour`: shows an outage live, checks a configuration, and migrates a database.
 
 mod args;
 mod check;
@@ -7,6 +7,7 @@ mod clock;
 mod demo;
 mod exit;
 mod log;
+mod migrate;
 mod paint;
 mod time;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
             match args.command {
                 Command::Demo(demo) => demo::run(&demo, interrupted()).await,
                 Command::Check(check) => check::run(&check, interrupted()).await,
+                Command::Migrate(migrate) => migrate::run(&migrate, interrupted()).await,
             }
         })
         .into()
