@@ -1,7 +1,24 @@
-//! Whose fault is it, and what now? What went wrong (`Fault`), whom it speaks against (`Class`), and what became of the statement (`Outcome`).
+//! Whose fault is it, and what now? What went wrong (`Fault`), whom it speaks against (`Class`), what became of the statement
+//! (`Outcome`), and whether the call is made again (`verdict`): how often (`Budget`), how soon (`Backoff`), and what counts as slow
+//! (`Latencies`).
 
+mod backoff;
+mod budget;
 mod classify;
+mod latency;
 mod outcome;
+mod retry;
 
-pub use self::classify::{Class, Fault, Network, Severity, Sqlstate};
-pub use self::outcome::Outcome;
+/// What is shared without a lock stands on these. `tests/policy` puts loom's in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+}
+
+pub use self::{
+    backoff::Backoff,
+    budget::Budget,
+    classify::{Class, Fault, Network, Severity, Sqlstate},
+    latency::Latencies,
+    outcome::Outcome,
+    retry::{Effort, Verdict, verdict},
+};

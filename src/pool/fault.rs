@@ -77,6 +77,15 @@ fn reported(error: &DbError) -> Fault {
     if *error.code() == SqlState::T_R_SERIALIZATION_FAILURE && by_replay {
         return Fault::Replay;
     }
+    if *error.code() == SqlState::FEATURE_NOT_SUPPORTED {
+        match error.routine() {
+            Some("RevalidateCachedQuery") => return Fault::StalePlan,
+            Some("GetSerializableTransactionSnapshot" | "call_bool_check_hook" | "call_enum_check_hook") => {
+                return Fault::NotOnReplica;
+            }
+            Some(_) | None => {}
+        }
+    }
     match Sqlstate::parse(error.code().code()) {
         Some(sqlstate) => {
             let severity = if ends_session { Severity::Fatal } else { Severity::Error };

@@ -1,0 +1,7 @@
+//! Does policy decide as its tables and its numbers say, and does what all threads share survive every order of them?
+
+mod backoff;
+mod budget;
+mod latency;
+mod table;
+mod threads;
