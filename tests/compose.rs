@@ -128,7 +128,7 @@ async fn outage(events: &mut Events) -> Vec<&'static str> {
     while told.last() != Some(&"outage_closed") {
         let event =
             timeout(Duration::from_secs(10), events.next()).await.expect("the outage closes").expect("the router runs");
-        if event.alias.as_str() == "replica" && !matches!(event.kind, EventKind::OutageOngoing { .. }) {
+        if event.is_about("replica") && !matches!(event.kind, EventKind::OutageOngoing { .. }) {
             told.push(event.kind.name());
         }
     }

@@ -188,7 +188,7 @@ async fn healthy_run(router: &Router, printed: &mut String) -> Tested {
 async fn outage(router: &Router, cluster: &Cluster, events: &mut Events, printed: &mut String) -> Tested {
     let replica = router.alias("replica")?;
     cluster.replica(0).kill().await?;
-    for expected in ["outage_opened", "outage_ongoing", "outage_ongoing"] {
+    for expected in ["outage_opened", "mode_changed", "outage_ongoing", "outage_ongoing"] {
         let event = timeout(SOON, events.next()).await?.ok_or("the router ended")?;
         write!(printed, "{event:?}")?;
         assert_eq!(event.kind.name(), expected);
@@ -212,6 +212,8 @@ async fn outage(router: &Router, cluster: &Cluster, events: &mut Events, printed
             let event = events.next().await.expect("the router runs");
             closed += usize::from(event.kind.name() == "outage_closed");
         }
+        // Of the last recovery the mode is told next.
+        events.next().await;
     };
     Ok(timeout(SOON, both_back).await?)
 }
@@ -236,6 +238,13 @@ fn check_records(capture: &Capture, port: &str) {
         assert_eq!(record.fields["pid"], std::process::id().to_string());
         assert!(fields.iter().all(|field| record.fields.contains_key(*field)), "{record:?}");
     }
+    let modes = capture.named("mode_changed");
+    let steps: Vec<_> =
+        modes.iter().map(|record| (record.level, &*record.fields["from"], &*record.fields["to"])).collect();
+    assert_eq!(steps[0], (Level::WARN, "normal", "degraded"));
+    assert!(steps.contains(&(Level::WARN, "degraded", "down")), "{steps:?}");
+    assert!(steps.last().is_some_and(|last| (last.0, last.2) == (Level::INFO, "normal")), "{steps:?}");
+    assert!(modes.iter().all(|record| !record.fields.contains_key("alias") && !record.fields.contains_key("server")));
     assert_eq!(opened[0].fields["detour"], "primary");
     assert!(opened[0].fields["cause"].contains("Connection refused"), "{:?}", opened[0]);
 }

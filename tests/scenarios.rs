@@ -4,7 +4,8 @@
 //! Health and plan run without a runtime, a socket or a clock. A step comes `at` a moment or `after` a while, or as soon before that
 //! as the server is in the state `until` names. It names a server (`replica` unless it says `server`), says what
 //! it does from then on (`ping`, or `fresh` and `kept` apart; `role`, `timeline`, `system`; `late`; `leases`), raises a `signal`,
-//! and then expects: `state`, `admits`, where requests `go`, `why`, what was `told` and which `pings` were sent since somebody
+//! and then expects: `state`, `admits`, the `mode`, where requests `go`, `why`, whether an alias is `read_only` and when one that
+//! writes should `come_back_within`, what was `told` and which `pings` were sent since somebody
 //! last asked, `no_more_pings_than`, and `next_ping_within`.
 
 #[path = "scenarios/world.rs"]
@@ -63,6 +64,9 @@ struct Step {
     pings: Option<Vec<String>>,
     no_more_pings_than: Option<usize>,
     next_ping_within: Option<String>,
+    mode: Option<String>,
+    read_only: Option<BTreeMap<String, bool>>,
+    come_back_within: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -161,6 +165,16 @@ impl Step {
                 assert!(text.contains(reason.as_str()), "{here}: {reason:?} is missing in\n{text}");
             }
         }
+        if let Some(mode) = &self.mode {
+            assert_eq!(world.mode().name(), mode, "{here}: the mode");
+        }
+        for (alias, read_only) in self.read_only.iter().flatten() {
+            assert_eq!(world.plan_to_write(alias).read_only, *read_only, "{here}: whether {alias} is read-only");
+        }
+        for (alias, within) in self.come_back_within.iter().flatten() {
+            let after = world.plan_to_write(alias).retry_after().expect("there is no server that takes a write");
+            assert!(after <= duration(within), "{here}: a write of {alias} should come back in {after:?}");
+        }
         if let Some(told) = &self.told {
             assert_eq!(std::mem::take(&mut world.told), *told, "{here}: what was told");
         }
@@ -248,4 +262,10 @@ scenarios! {
     a_group_takes_turns_among_the_members_that_are_up,
     a_group_sends_a_read_to_the_member_with_the_fewest_leases_out,
     a_group_goes_on_a_detour_only_when_all_its_members_are_out,
+    a_primary_that_is_out_makes_its_alias_read_only_until_it_is_back,
+    with_its_replica_out_too_a_primary_that_is_out_is_down_and_not_read_only,
+    a_demoted_primary_is_read_only_mode_however_well_it_answers,
+    one_cluster_of_two_without_its_primary_is_read_only_and_the_router_degraded,
+    a_group_that_misses_a_member_is_degraded_mode,
+    a_primary_whose_reads_go_on_at_a_replica_is_read_only_for_writes,
 }

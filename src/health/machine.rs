@@ -141,6 +141,12 @@ impl Health {
         self.status.outage().map(|outage| (outage.opened, &outage.cause))
     }
 
+    /// When the next ping is due. In the past: one is under way.
+    #[must_use]
+    pub fn next_ping(&self) -> Instant {
+        self.due
+    }
+
     /// Whether any round of pings has come to an end yet.
     #[must_use]
     pub fn is_settled(&self) -> bool {

@@ -187,6 +187,7 @@ impl<P: Probe> Watched<P> {
             belief: self.health.belief(),
             facts: self.health.facts().copied(),
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
+            next_ping: self.health.next_ping(),
         }
     }
 
@@ -204,7 +205,7 @@ impl<P: Probe> Watched<P> {
     }
 
     pub(super) fn event(&self, kind: EventKind) -> Event {
-        Event { alias: self.server.name.clone(), address: Arc::clone(&self.address), kind }
+        Event { alias: Some(self.server.name.clone()), address: Some(Arc::clone(&self.address)), kind }
     }
 }
 

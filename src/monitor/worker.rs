@@ -1,7 +1,10 @@
 //! The one owner of what is believed: it sends pings, takes in signals, and publishes the table.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,6 +35,20 @@ pub(crate) struct Shared {
     pub(crate) bell: Arc<Notify>,
     /// Where events go.
     pub(crate) observer: Observer,
+    /// Whether requests go by this table: while a reload is under way there are two, and after it one is left over.
+    pub(crate) leads: Arc<AtomicBool>,
+}
+
+impl Shared {
+    /// What a worker shares that nobody goes by yet.
+    pub(crate) fn new(observer: Observer) -> Self {
+        Self { table: Arc::default(), bell: Arc::default(), observer, leads: Arc::default() }
+    }
+
+    /// Tells the mode, if requests go by this table and it is another than was told last.
+    pub(crate) fn tell_mode(&self) {
+        self.observer.tell_mode(|| self.leads.load(Ordering::Acquire).then(|| self.table.load().mode()));
+    }
 }
 
 /// What others ask of the worker.
@@ -128,6 +145,7 @@ impl<P: Probe> Worker<P> {
         if doubted {
             self.publish();
         }
+        self.shared.tell_mode();
         self.answer(now);
         wake
     }
@@ -237,8 +255,8 @@ fn standing_event(before: &Table, entry: &crate::plan::Entry) -> Option<Event> {
     let known = &entry.known;
     let standing = before.get(&known.name).map_or(&Standing::Sound, |entry| &entry.standing);
     (*standing != entry.standing).then(|| Event {
-        alias: known.name.clone(),
-        address: known.address.as_str().into(),
+        alias: Some(known.name.clone()),
+        address: Some(known.address.as_str().into()),
         kind: EventKind::StandingChanged { standing: entry.standing.clone() },
     })
 }

@@ -5,17 +5,17 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     config::{AliasName, Role},
     health::{Cause, Tally, Timeline},
-    plan::Standing,
+    plan::{Mode, Standing},
 };
 
-/// Something that happened to a server.
+/// Something that happened to a server, or to the router as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The alias that declares the server.
-    pub alias: AliasName,
-    /// `host:port/database`: the log's field `server`.
-    pub address: Arc<str>,
+    /// The alias that declares the server. `None`: it is about the router.
+    pub alias: Option<AliasName>,
+    /// `host:port/database` of the server: the log's field `server`.
+    pub address: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,
 }
@@ -75,6 +75,21 @@ pub enum EventKind {
         /// From now on.
         standing: Standing,
     },
+    /// The router's mode changed: about no server in particular.
+    ModeChanged {
+        /// What it was.
+        from: Mode,
+        /// What it is.
+        to: Mode,
+    },
+}
+
+impl Event {
+    /// Whether it is about the server that this alias declares.
+    #[must_use]
+    pub fn is_about(&self, alias: &str) -> bool {
+        self.alias.as_ref().is_some_and(|about| about.as_str() == alias)
+    }
 }
 
 impl EventKind {
@@ -90,6 +105,7 @@ impl EventKind {
             Self::PingInconclusive { .. } => "ping_inconclusive",
             Self::RoleChanged { .. } => "role_changed",
             Self::StandingChanged { .. } => "standing_changed",
+            Self::ModeChanged { .. } => "mode_changed",
         }
     }
 }

@@ -12,7 +12,9 @@ pub(crate) fn warn(warnings: &[Mistake]) {
 
 /// Writes one event to the log: an outage at ERROR, its end at INFO.
 pub(super) fn record(event: &Event) {
-    let (name, alias, server, pid) = (event.kind.name(), event.alias.as_str(), &*event.address, std::process::id());
+    let (name, pid) = (event.kind.name(), std::process::id());
+    // A field without a value is left out of the record.
+    let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
     match &event.kind {
         EventKind::OutageOpened { cause, detour } => {
             let detour = detour.as_ref().map_or("none", |target| target.as_str());
@@ -42,6 +44,12 @@ pub(super) fn record(event: &Event) {
         }
         EventKind::StandingChanged { standing } => {
             tracing::error!(target: "pgdetour", event = name, alias, server, %standing, pid, "standing changed");
+        }
+        EventKind::ModeChanged { from, to } if to > from => {
+            tracing::warn!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the worse");
+        }
+        EventKind::ModeChanged { from, to } => {
+            tracing::info!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the better");
         }
     }
 }

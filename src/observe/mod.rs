@@ -3,23 +3,41 @@
 mod event;
 mod log;
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use tokio::sync::broadcast;
 
 pub use self::event::{Event, EventKind};
 pub(crate) use self::log::warn;
+use crate::plan::Mode;
 
 /// Events kept for a receiver that is slow.
 const BACKLOG: usize = 256;
 
 /// Where events go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Observer {
-    stream: broadcast::Sender<Event>,
+    told: Arc<Mutex<Told>>,
 }
 
-impl Default for Observer {
+/// What the outside was told so far, and the way there.
+#[derive(Debug)]
+struct Told {
+    /// None: the router has ended.
+    stream: Option<broadcast::Sender<Event>>,
+    mode: Mode,
+}
+
+impl Default for Told {
     fn default() -> Self {
-        Self { stream: broadcast::Sender::new(BACKLOG) }
+        Self { stream: Some(broadcast::Sender::new(BACKLOG)), mode: Mode::default() }
+    }
+}
+
+impl Told {
+    fn send(&self, event: Event) {
+        // An error says that nobody listens.
+        self.stream.iter().for_each(|stream| drop(stream.send(event.clone())));
     }
 }
 
@@ -27,13 +45,34 @@ impl Observer {
     /// Logs an event and hands it to every receiver. Never waits: a receiver that is slow misses the oldest.
     pub(crate) fn emit(&self, event: Event) {
         log::record(&event);
-        // An error says that nobody listens.
-        let _ = self.stream.send(event);
+        self.lock().send(event);
+    }
+
+    /// Emits an event if the mode is another than was told last. `current` is asked for it alone, so that of two who tell at
+    /// the same time the later one knows the latest; `None` if there is nothing to tell.
+    pub(crate) fn tell_mode(&self, current: impl FnOnce() -> Option<Mode>) {
+        let mut told = self.lock();
+        let Some(to) = current().filter(|mode| *mode != told.mode) else { return };
+        let from = std::mem::replace(&mut told.mode, to);
+        let event = Event { alias: None, address: None, kind: EventKind::ModeChanged { from, to } };
+        told.send(event.clone());
+        drop(told);
+        log::record(&event);
     }
 
     /// The events from now on.
     pub(crate) fn events(&self) -> Events {
-        Events { stream: self.stream.subscribe(), missed: 0 }
+        let stream = self.lock().stream.as_ref().map(broadcast::Sender::subscribe);
+        Events { stream: stream.unwrap_or_else(|| broadcast::channel(1).1), missed: 0 }
+    }
+
+    /// Tells nothing more: receivers get what they have not taken yet, and then the end.
+    pub(crate) fn close(&self) {
+        self.lock().stream = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -45,7 +84,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event. `None` when the router has ended. A receiver more than 256 events behind misses the oldest:
+    /// The next event. `None` when the router has been shut down or its last handle dropped. A receiver more than 256 events behind misses the oldest:
     /// [`Self::missed`] counts them.
     ///
     /// # Cancel safety

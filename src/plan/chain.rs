@@ -39,6 +39,12 @@ impl Chain {
         Self { need, own, failover }
     }
 
+    /// The same for a request that writes: nobody stands in for that.
+    #[must_use]
+    pub fn for_writes(&self) -> Self {
+        Self { need: Need::Writes, own: self.own.clone(), failover: Vec::new() }
+    }
+
     /// Where a request would go with this table, and why.
     #[must_use]
     pub fn explain(&self, alias: AliasName, table: &Table, now: Instant) -> Plan {
@@ -48,8 +54,10 @@ impl Chain {
             let entry = table.get(name)?;
             let lasting = entry.known.outage.as_ref().map(|(since, _)| now.saturating_duration_since(*since));
             let reason = Reason::of(entry, need, lasting.unwrap_or_default());
-            Some(Step { alias: name.clone(), address: entry.known.address.clone(), detour, reason })
+            let next_ping = entry.known.next_ping.saturating_duration_since(now);
+            Some(Step { alias: name.clone(), address: entry.known.address.clone(), detour, reason, next_ping })
         });
-        Plan { alias, steps: steps.collect() }
+        let read_only = self.need == Need::Writes && table.is_read_only(&self.own);
+        Plan { alias, steps: steps.collect(), read_only }
     }
 }

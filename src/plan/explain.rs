@@ -8,6 +8,9 @@ use crate::{
     plan::table::{Entry, Standing},
 };
 
+/// A recovery is not seen by one ping alone.
+const LEAST_WAIT: Duration = Duration::from_millis(100);
+
 /// Where a request for an alias would go now, and why.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -15,6 +18,8 @@ pub struct Plan {
     pub alias: AliasName,
     /// Every server the alias may use, in order.
     pub steps: Vec<Step>,
+    /// Whether the alias is for writes and none of its own servers takes any, while reads of its cluster are served.
+    pub read_only: bool,
 }
 
 /// One server of a plan.
@@ -28,6 +33,8 @@ pub struct Step {
     pub detour: bool,
     /// Whether a request may go there, and if not, why.
     pub reason: Reason,
+    /// How long until the server is pinged next. Zero: it is being pinged.
+    pub next_ping: Duration,
 }
 
 /// What decides about one server of a plan.
@@ -52,6 +59,8 @@ pub enum Reason {
     },
     /// It may not be trusted with this.
     Unfit(Standing),
+    /// A replica, where a request would write.
+    Replica,
 }
 
 impl Reason {
@@ -61,6 +70,9 @@ impl Reason {
         match (&entry.known.outage, entry.known.belief.state()) {
             (_, State::Recovering) => Self::Recovering { lasting },
             (Some((_, cause)), _) => Self::Down { lasting, cause: cause.clone() },
+            _ if belief.serves(Need::Reads) && !belief.serves(need) && entry.standing == Standing::Sound => {
+                Self::Replica
+            }
             _ if !belief.serves(need) => Self::Unfit(entry.standing.clone()),
             (None, State::Up) => Self::Usable,
             (None, State::Suspect | State::Down) => Self::Suspect,
@@ -79,6 +91,15 @@ impl Plan {
     #[must_use]
     pub fn target(&self) -> Option<&Step> {
         self.steps.iter().find(|step| step.reason.is_usable())
+    }
+
+    /// When to come back, if no server is usable: when one of them is pinged next, at the earliest. `None`: a request may go now,
+    /// or waiting will not help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let out = self.steps.iter().filter(|step| !matches!(step.reason, Reason::Replica));
+        let next = out.map(|step| step.next_ping).min().filter(|_| self.target().is_none())?;
+        Some(next.max(LEAST_WAIT))
     }
 
     /// Whether a request would go on a detour.
@@ -113,6 +134,7 @@ impl fmt::Display for Reason {
             Self::Down { lasting, cause } => write!(f, "down for {}: {cause}", rounded(*lasting)),
             Self::Recovering { lasting } => write!(f, "recovering after {}", rounded(*lasting)),
             Self::Unfit(standing) => write!(f, "{standing}"),
+            Self::Replica => f.write_str("a replica: takes no writes"),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 mod chain;
 mod explain;
+mod mode;
 mod route;
 mod table;
 
 pub use self::{
     explain::{Plan, Reason, Step},
+    mode::Mode,
     table::{Entry, Known, Standing, Table},
 };
 // For this crate's program, tests and benches: no part of the interface.

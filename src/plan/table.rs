@@ -2,9 +2,10 @@
 
 use std::{collections::HashMap, time::Instant};
 
+use super::{chain::Chain, mode::Mode};
 use crate::{
     config::{AliasKind, AliasName, Config, Role},
-    health::{Belief, Cause, Facts, SystemId, Timeline},
+    health::{Belief, Cause, Facts, Need, SystemId, Timeline},
 };
 
 /// Why a server may be trusted with less than its health allows.
@@ -44,6 +45,15 @@ pub struct Known {
     pub facts: Option<Facts>,
     /// Since when it is down, and why its last ping failed.
     pub outage: Option<(Instant, Cause)>,
+    /// When it is pinged next. In the past: it is being pinged.
+    pub next_ping: Instant,
+}
+
+impl Known {
+    /// In recovery, as last seen or else as declared: it takes no writes.
+    fn is_replica(&self) -> bool {
+        self.facts.map_or(self.declared, |facts| facts.role) == Role::Replica
+    }
 }
 
 /// One line of the table.
@@ -53,6 +63,8 @@ pub struct Entry {
     pub known: Known,
     /// What speaks against it.
     pub standing: Standing,
+    /// The set of related aliases it belongs to.
+    cluster: Option<usize>,
 }
 
 impl Entry {
@@ -60,6 +72,7 @@ impl Entry {
     #[must_use]
     pub fn belief(&self) -> Belief {
         match self.standing {
+            Standing::Sound if self.known.is_replica() => self.known.belief.without_writes(),
             Standing::Sound => self.known.belief,
             Standing::NotPrimary | Standing::SplitBrain { .. } => self.known.belief.without_writes(),
             Standing::Foreign { .. } => self.known.belief.without_traffic(),
@@ -71,9 +84,16 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     entries: Vec<Entry>,
+    mode: Mode,
 }
 
 impl Table {
+    /// How much of the application's work is possible.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
     /// All servers, in the order of declaration.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
@@ -85,6 +105,15 @@ impl Table {
     pub fn get(&self, name: &AliasName) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.known.name == *name)
     }
+
+    /// Whether of these servers one is meant to take writes and none does, while reads of its cluster are served.
+    pub(super) fn is_read_only(&self, names: &[AliasName]) -> bool {
+        let of_them = || names.iter().filter_map(|name| self.get(name));
+        let served =
+            |cluster| self.entries.iter().any(|entry| entry.cluster == cluster && entry.belief().serves(Need::Reads));
+        let mut primaries = of_them().filter(|entry| entry.known.declared == Role::Primary);
+        !of_them().any(|entry| entry.belief().serves(Need::Writes)) && primaries.any(|entry| served(entry.cluster))
+    }
 }
 
 /// Weighs servers against each other. It remembers which cluster each set of aliases belongs to: the first answer of its
@@ -94,13 +123,16 @@ pub struct Judge {
     /// The set of related aliases each server belongs to.
     cluster: HashMap<AliasName, usize>,
     pinned: HashMap<usize, SystemId>,
+    /// What each alias needs, and of whom.
+    aliases: Vec<Chain>,
 }
 
 impl Judge {
     /// A judge of the servers of this configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { cluster: clusters(config), pinned: HashMap::new() }
+        let aliases = config.aliases().iter().map(|alias| Chain::of(config, alias)).collect();
+        Self { cluster: clusters(config), pinned: HashMap::new(), aliases }
     }
 
     /// The table of these servers.
@@ -108,8 +140,12 @@ impl Judge {
     pub fn judge(&mut self, servers: Vec<Known>) -> Table {
         self.pin(&servers);
         let standings: Vec<Standing> = servers.iter().map(|server| self.standing(server, &servers)).collect();
-        let entries = servers.into_iter().zip(standings).map(|(known, standing)| Entry { known, standing }).collect();
-        Table { entries }
+        let entries = servers.into_iter().zip(standings).map(|(known, standing)| {
+            let cluster = self.cluster_of(&known);
+            Entry { known, standing, cluster }
+        });
+        let table = Table { entries: entries.collect(), mode: Mode::default() };
+        Table { mode: Mode::of(&self.aliases, &table), ..table }
     }
 
     fn cluster_of(&self, server: &Known) -> Option<usize> {

@@ -24,7 +24,7 @@ use self::{
 use crate::{
     config::Config,
     observe::{Events, Observer},
-    plan::{Plan, Table},
+    plan::{Mode, Plan, Table},
     pool::{AcquireError, Backend, FromSpec, PoolSpec},
 };
 
@@ -118,6 +118,7 @@ impl<B: Backend> Router<B> {
         let observer = Observer::default();
         let topology = Topology::start(config, observer.clone(), Arc::<Table>::default(), &build)?;
         topology.monitor.settled().await;
+        topology.lead();
         let (topology, reloading) = (ArcSwap::from_pointee(topology), tokio::sync::Mutex::new(()));
         Ok(Self { inner: Arc::new(Inner { topology, observer, build, reloading }) })
     }
@@ -144,6 +145,15 @@ impl<B: Backend> Router<B> {
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
         self.inner.topology.load().shared.table.load_full()
+    }
+
+    /// How much of the application's work is possible now. After a shutdown: nothing.
+    ///
+    /// It is read off the table: no lock, no clock, no wait. When it changes there is an
+    /// [`EventKind::ModeChanged`](crate::EventKind::ModeChanged).
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.inner.topology.load().mode()
     }
 
     /// The configuration it runs: to reload it changed, build another and give that to [`Router::reload`].
@@ -189,7 +199,9 @@ impl<B: Backend> Router<B> {
         topology.monitor.settled().await;
         self.inner.topology.store(Arc::new(topology));
         old.retire();
-        self.inner.topology.load().succeed(&old);
+        let topology = self.inner.topology.load();
+        topology.succeed(&old);
+        topology.lead();
         Ok(())
     }
 
@@ -203,6 +215,7 @@ impl<B: Backend> Router<B> {
         let _none = self.inner.reloading.lock().await;
         let topology = self.inner.topology.load_full();
         topology.close();
+        self.inner.observer.close();
         topology.closed().await;
     }
 }

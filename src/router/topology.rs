@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::AbortHandle,
 };
 
@@ -24,7 +24,7 @@ use crate::{
     config::{AliasConfig, AliasKind, AliasName, Balance, Config, PoolSettings, ServerConfig, Target},
     monitor::{Command, Monitor, Ping, Probe, Shared, Worker},
     observe::{self, Observer},
-    plan::{Chain, Route, Table},
+    plan::{Chain, Mode, Route, Table},
     pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server, TlsError},
 };
 
@@ -110,7 +110,7 @@ impl<B: Backend> Topology<B> {
     ) -> Result<Self, Error> {
         observe::warn(config.warnings());
         let config = Arc::new(config);
-        let shared = Shared { table: Arc::default(), bell: Arc::new(Notify::new()), observer };
+        let shared = Shared::new(observer);
         let sites = sites(&config, &shared, build)?;
         let mut lines = BTreeMap::new();
         for alias in config.aliases() {
@@ -126,6 +126,17 @@ impl<B: Backend> Topology<B> {
         let tenders = tenders.chain(lines.values().flat_map(|line| tend_detours(line))).collect();
         let (ended, older, state) = (Mutex::new(Some(ended)), Mutex::default(), AtomicU8::new(OPEN));
         Ok(Self { config, lines, shared, monitor, servers, older, pools, tenders, ended, state })
+    }
+
+    /// From now on requests go by this topology, and so does what the outside is told of the mode.
+    pub(super) fn lead(&self) {
+        self.shared.leads.store(true, Ordering::Release);
+        self.shared.tell_mode();
+    }
+
+    /// How much of the application's work is possible.
+    pub(super) fn mode(&self) -> Mode {
+        if self.is_closed() { Mode::Down } else { self.shared.table.load().mode() }
     }
 
     /// Makes way for the topology that comes after a reload: handles look for that one, and leases that are out live on.
@@ -156,6 +167,7 @@ impl<B: Backend> Topology<B> {
     }
 
     fn stop(&self) {
+        self.shared.leads.store(false, Ordering::Release);
         self.servers.iter().for_each(|server| server.cell.retire());
         self.monitor.stop();
         self.tenders.iter().for_each(AbortHandle::abort);

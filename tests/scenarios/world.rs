@@ -12,7 +12,7 @@ use pgdetour::{
         Action, Belief, Cause, Cell, Change, Facts, Finding, Generation, Health, Order, Over, PingId, Signal, SystemId,
         Timeline,
     },
-    plan::{Candidate, Chain, Judge, Known, Route, Table},
+    plan::{Candidate, Chain, Judge, Known, Mode, Plan, Route, Table},
 };
 use serde::Deserialize;
 
@@ -184,6 +184,16 @@ impl World {
         Chain::of(&self.config, declared).explain(declared.name.clone(), &self.table, self.now).to_string()
     }
 
+    /// Where a write of an alias would go, with the reasons.
+    pub(super) fn plan_to_write(&self, alias: &str) -> Plan {
+        let declared = self.config.alias(alias).unwrap_or_else(|| panic!("the scenario declares no alias {alias}"));
+        Chain::of(&self.config, declared).for_writes().explain(declared.name.clone(), &self.table, self.now)
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.table.mode()
+    }
+
     fn route(&self, alias: &str) -> &Route<Place> {
         let name = AliasName::new(alias).expect("it is a name");
         self.routes.get(&name).unwrap_or_else(|| panic!("the scenario declares no alias {alias}"))
@@ -212,6 +222,7 @@ impl Server {
             belief: self.health.belief(),
             facts: self.health.facts().copied(),
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
+            next_ping: self.health.next_ping(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The worker over servers that are not there, on a clock that runs as fast as nothing happens: hours in milliseconds.
 
 mod fake;
+mod modes;
 mod outages;
 mod pace;
 
@@ -58,7 +59,7 @@ impl Bench {
     fn after(config: ConfigBuilder, prepare: impl Fn(&str, &Fake), before: &Table) -> Self {
         let config = Arc::new(config.build().unwrap());
         let bell = Arc::new(Notify::new());
-        let shared = Shared { table: Arc::default(), bell: Arc::clone(&bell), observer: Observer::default() };
+        let shared = Shared { bell: Arc::clone(&bell), ..Shared::new(Observer::default()) };
         let (mut fakes, mut servers) = (Vec::new(), Vec::new());
         for alias in config.aliases() {
             let fake = Fake::new(if alias.name.as_str() == "primary" { Role::Primary } else { Role::Replica });
@@ -116,7 +117,7 @@ impl Bench {
     /// What is told next, about whom, and how long after the start.
     async fn told(&mut self) -> (String, EventKind, Duration) {
         let event = timeout(10 * HOUR, self.events.next()).await.expect("something is told").unwrap();
-        (event.alias.as_str().to_owned(), event.kind, clock::now() - self.start)
+        (event.alias.expect("it is about a server").to_string(), event.kind, clock::now() - self.start)
     }
 
     /// That nothing is told for so long.

@@ -138,7 +138,7 @@ async fn a_server_that_hangs_holds_up_no_other() {
     all_about(&bench.fake("primary").gaps(), 120 * SECOND);
     let mut told = Vec::new();
     while let Ok(Some(event)) = timeout(SECOND, bench.events.next()).await {
-        told.push((event.alias.as_str().to_owned(), event.kind.name()));
+        told.push((event.alias.expect("it is about a server").to_string(), event.kind.name()));
     }
     assert!(told.iter().all(|(alias, _)| alias == "replica"), "{told:?}");
     assert_eq!(bench.belief("primary").state(), State::Up);

@@ -22,7 +22,7 @@ impl Story {
         let told = async {
             while let Some(event) = self.events.next().await {
                 self.told.push(event.clone());
-                if event.alias.as_str() == alias && event.kind.name() == name {
+                if event.is_about(alias) && event.kind.name() == name {
                     return Some(event.kind);
                 }
             }
@@ -47,6 +47,6 @@ impl Story {
                 () = ready(()) => break,
             }
         }
-        self.told.iter().filter(|event| event.alias.as_str() == alias).map(|event| event.kind.name()).collect()
+        self.told.iter().filter(|event| event.is_about(alias)).map(|event| event.kind.name()).collect()
     }
 }
