@@ -44,7 +44,8 @@ fn read(fault: Fault, outcome: Outcome) -> Verdict {
             // The next server would get the same message.
             ("08P01", _) => Verdict::GiveUp,
             // Whose server is well. Of 08007 and 40003 nobody knows what became of the statement: to a read it is no matter.
-            ("40001" | "26000", Severity::Error) | ("40P01" | "57P05" | "08007" | "40003", _) => Verdict::Again,
+            ("40001" | "26000", Severity::Error) | ("40P01" | "08007" | "40003", _) => Verdict::Again,
+            ("57P05", Severity::Fatal) => Verdict::Again,
             _ => read_by_class(class, outcome),
         },
         (_, class) => read_by_class(class, outcome),
@@ -74,7 +75,7 @@ fn write(fault: Fault, outcome: Outcome) -> Verdict {
             ("40001" | "26000", Severity::Error) | ("40P01", _) => Verdict::Again,
             // A proxy found no server: the codes themselves say so.
             ("08001" | "08004", Severity::Fatal) => Verdict::Again,
-            ("57P05", _) if outcome == Outcome::NotSent => Verdict::Again,
+            ("57P05", Severity::Fatal) if outcome == Outcome::NotSent => Verdict::Again,
             _ => write_by_class(class, outcome),
         },
         (_, class) => write_by_class(class, outcome),
