@@ -44,7 +44,7 @@ pub use self::{
     config::Config,
     migrations::{MigrateError, Migration, migrate, pending_migrations},
     observe::{Event, EventKind, Events},
-    router::{Alias, Error, Lease, Router},
+    router::{Alias, Attempt, Deadline, Error, Lease, Router},
 };
 
 /// The README's examples are tests.

@@ -37,7 +37,6 @@ enum Kind {
         status: PoolStatus,
         waited: Duration,
     },
-    #[cfg_attr(not(test), allow(dead_code, reason = "reads and writes make it"))]
     Call(Failure),
     #[cfg_attr(not(test), allow(dead_code, reason = "the read-only mode makes it"))]
     ReadOnly {
@@ -76,7 +75,6 @@ impl Error {
         Self(Box::new(Kind::Overloaded { alias, server: server.name.clone(), status, waited }))
     }
 
-    #[cfg_attr(not(test), allow(dead_code, reason = "reads and writes call it"))]
     pub(super) fn call(failure: Failure) -> Self {
         Self(Box::new(Kind::Call(failure)))
     }
@@ -85,6 +83,12 @@ impl Error {
     #[cfg_attr(not(test), allow(dead_code, reason = "the read-only mode calls it"))]
     pub(super) fn read_only(alias: AliasName, retry_after: Option<Duration>) -> Self {
         Self(Box::new(Kind::ReadOnly { alias, retry_after }))
+    }
+
+    /// A request for a connection that the deadline around it ended.
+    pub(super) fn late(alias: AliasName, within: Duration) -> Self {
+        let (end, attempts) = (End::Late(within), Vec::new());
+        Self::call(Failure { alias, repeatable: true, end, attempts, source: None })
     }
 
     pub(super) fn start(alias: &AliasName, source: impl Into<BoxError>) -> Self {

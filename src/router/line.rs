@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 
 use super::{
     Inner,
+    deadline::Deadline,
     error::{Error, Refusal},
     lease::{Lease, Unanswered, Unproven},
 };
@@ -86,10 +87,10 @@ impl<B: Backend> Line<B> {
                 None => Err(self.overloaded(stop)),
             },
             Poll::Pending => {
-                let deadline = clock::now() + self.acquire_timeout;
+                let deadline = self.deadline();
                 match Box::pin(self.attempt(stop, generation, acquire, deadline)).await {
                     Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
-                    Err(Miss::Late) => Err(self.overloaded(stop)),
+                    Err(Miss::Late) => Err(self.late(stop)),
                     Err(Miss::Refused(refusal)) => {
                         Box::pin(self.get_within(router, Some((stop, refusal)), deadline)).await
                     }
@@ -109,7 +110,7 @@ impl<B: Backend> Line<B> {
     }
 
     async fn get_along(&self, router: &Inner<B>, tried: Option<(&Stop<B>, Refusal)>) -> Result<Lease<B>, Error> {
-        self.get_within(router, tried, clock::now() + self.acquire_timeout).await
+        self.get_within(router, tried, self.deadline()).await
     }
 
     /// Goes down the plan, and if a reload closes the pools meanwhile, down the plan of the line that has taken this one's place.
@@ -157,7 +158,7 @@ impl<B: Backend> Line<B> {
                         }
                         return Ok(Lease::new(connection, &stop.server, generation, detour));
                     }
-                    Err(Miss::Late) => return Err(self.overloaded(stop)),
+                    Err(Miss::Late) => return Err(self.late(stop)),
                     Err(Miss::Refused(refusal)) => refusals.push(refusal),
                 }
             }
@@ -245,6 +246,20 @@ impl<B: Backend> Line<B> {
             stop.server.doubt(generation);
         }
         Some(Refusal::new(&stop.server, class, error))
+    }
+
+    /// By when a request that has to wait gives up.
+    fn deadline(&self) -> Instant {
+        let own = clock::now() + self.acquire_timeout;
+        Deadline::current().map_or(own, |around| own.min(around.at()))
+    }
+
+    /// Why a wait for this server ended: for its own length, or for a deadline around it.
+    fn late(&self, stop: &Stop<B>) -> Error {
+        match Deadline::current().filter(|around| around.left(clock::now()).is_zero()) {
+            Some(around) => Error::late(self.name.clone(), around.within()),
+            None => self.overloaded(stop),
+        }
     }
 
     fn overloaded(&self, stop: &Stop<B>) -> Error {
@@ -364,6 +379,21 @@ mod tests {
         publish(&line, State::Up, 2);
         let lease = tokio::time::timeout(SOON, waiting).await.expect("it has nothing to wait for").unwrap().unwrap();
         assert!(!lease.is_detour());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_waits_ends_by_the_deadline_around_it_and_an_idle_connection_is_lent_even_after() {
+        let line = line();
+        let held = line.get_from(None, line.deadline()).await.unwrap();
+        let begun = clock::now();
+        let late = async {
+            let error = line.get_from(None, line.deadline()).await.unwrap_err();
+            drop(held);
+            (error, line.get_from(None, line.deadline()).await.is_ok())
+        };
+        let (error, lent) = Deadline::after(SOON).scope(late).await;
+        assert!(error.is_late() && !error.is_overloaded() && error.attempts().is_empty(), "{error}");
+        assert!(lent && clock::now() - begun < SOON + 20 * Duration::from_millis(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 mod alias;
 mod call;
+mod deadline;
 mod error;
 #[cfg(test)]
 mod fake;
@@ -16,7 +17,7 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-pub use self::{alias::Alias, call::Attempt, error::Error, lease::Lease};
+pub use self::{alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease};
 use self::{
     line::Line,
     topology::{Build, Topology},
