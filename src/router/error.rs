@@ -17,32 +17,12 @@ pub struct Error(Box<Kind>);
 #[derive(Debug)]
 enum Kind {
     Config(ConfigError),
-    Start {
-        alias: AliasName,
-        source: BoxError,
-    },
+    Start { alias: AliasName, source: BoxError },
     Thread(io::Error),
-    UnknownAlias {
-        name: String,
-        known: Vec<AliasName>,
-        nearest: Option<AliasName>,
-    },
-    Unavailable {
-        plan: Plan,
-        refusals: Vec<Refusal>,
-    },
-    Overloaded {
-        alias: AliasName,
-        server: AliasName,
-        status: PoolStatus,
-        waited: Duration,
-    },
+    UnknownAlias { name: String, known: Vec<AliasName>, nearest: Option<AliasName> },
+    Unavailable { plan: Plan, refusals: Vec<Refusal> },
+    Overloaded { alias: AliasName, server: AliasName, status: PoolStatus, waited: Duration },
     Call(Failure),
-    #[cfg_attr(not(test), allow(dead_code, reason = "the read-only mode makes it"))]
-    ReadOnly {
-        alias: AliasName,
-        retry_after: Option<Duration>,
-    },
     Closed,
 }
 
@@ -77,12 +57,6 @@ impl Error {
 
     pub(super) fn call(failure: Failure) -> Self {
         Self(Box::new(Kind::Call(failure)))
-    }
-
-    /// Writes have nowhere to go while reads do; `retry_after` says when to look again.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the read-only mode calls it"))]
-    pub(super) fn read_only(alias: AliasName, retry_after: Option<Duration>) -> Self {
-        Self(Box::new(Kind::ReadOnly { alias, retry_after }))
     }
 
     /// A request for a connection that the deadline around it ended.
@@ -137,16 +111,17 @@ impl Error {
         matches!(&*self.0, Kind::Call(failure) if matches!(failure.end, End::Late(_)))
     }
 
-    /// Whether it was a write while no server takes writes and some answer reads. Nothing was sent.
+    /// Whether a primary is out while reads of its cluster are served: what an alias's `write` fails with then, and its `get`,
+    /// unless it has a `failover` to get a connection for reads from. It [is unavailable](Self::is_unavailable) too.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        matches!(*self.0, Kind::ReadOnly { .. })
+        self.is_unavailable() && self.plan().is_some_and(|plan| plan.read_only)
     }
 
-    /// After how long it makes sense to try again, where that is known.
+    /// After how long it makes sense to try again, where that is known: when no server is usable, until one is pinged next.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        if let Kind::ReadOnly { retry_after, .. } = *self.0 { retry_after } else { None }
+        self.plan().and_then(Plan::retry_after)
     }
 
     /// Whether servers are up but have no room: no connection came free in time, or too many are open there. Nothing was sent,
@@ -158,7 +133,7 @@ impl Error {
             Kind::Unavailable { refusals, .. } => refusals.iter().any(|refusal| refusal.class == Class::Overload),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_overloaded),
             Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
-            Kind::ReadOnly { .. } | Kind::Closed => false,
+            Kind::Closed => false,
         }
     }
 
@@ -169,7 +144,7 @@ impl Error {
             Kind::Unavailable { .. } => !self.is_overloaded(),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_unavailable),
             Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
-            Kind::Overloaded { .. } | Kind::ReadOnly { .. } | Kind::Closed => false,
+            Kind::Overloaded { .. } | Kind::Closed => false,
         }
     }
 
@@ -180,7 +155,7 @@ impl Error {
             Kind::Closed => true,
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_closed),
             Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
-            Kind::Unavailable { .. } | Kind::Overloaded { .. } | Kind::ReadOnly { .. } => false,
+            Kind::Unavailable { .. } | Kind::Overloaded { .. } => false,
         }
     }
 
@@ -197,7 +172,7 @@ impl Error {
             Kind::Unavailable { plan, .. } => Some(plan),
             Kind::Call(failure) => failure.unserved()?.plan(),
             Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => None,
-            Kind::Overloaded { .. } | Kind::ReadOnly { .. } | Kind::Closed => None,
+            Kind::Overloaded { .. } | Kind::Closed => None,
         }
     }
 
@@ -228,6 +203,9 @@ impl fmt::Display for Error {
                 }
             }
             Kind::Unavailable { plan, refusals } => {
+                if plan.read_only {
+                    write!(f, "{}: no server takes writes now, reads go on; ", plan.alias)?;
+                }
                 write!(f, "no server gave a connection: {plan}")?;
                 refusals.iter().try_for_each(|refusal| write!(f, "\n  tried {}: {}", refusal.server, refusal.cause))
             }
@@ -239,12 +217,6 @@ impl fmt::Display for Error {
                 status.max_size,
             ),
             Kind::Call(failure) => write!(f, "{failure}"),
-            Kind::ReadOnly { alias, retry_after: Some(after) } => {
-                write!(f, "{alias}: no server takes writes now, reads go on; look again in {after:.1?}")
-            }
-            Kind::ReadOnly { alias, retry_after: None } => {
-                write!(f, "{alias}: no server takes writes now, reads go on")
-            }
             Kind::Closed => f.write_str("the router is shut down"),
         }
     }
@@ -271,7 +243,7 @@ impl error::Error for Error {
                 (None, End::Failed | End::Spent | End::Late(_)) => None,
             },
             Kind::Config(_) | Kind::UnknownAlias { .. } => None,
-            Kind::Overloaded { .. } | Kind::ReadOnly { .. } | Kind::Closed => None,
+            Kind::Overloaded { .. } | Kind::Closed => None,
         }
     }
 }
@@ -357,13 +329,5 @@ mod tests {
         let late = failed(true, End::Late(Duration::from_secs(30)));
         assert!(late.is_late() && !late.is_overloaded() && !late.is_unavailable());
         assert!(late.to_string().starts_with("replica: no answer within 30.0s\n"));
-    }
-
-    #[test]
-    fn a_write_without_a_server_that_takes_it_knows_when_to_come_back() {
-        let error = Error::read_only(name("primary"), Some(Duration::from_secs(5)));
-        assert!(error.is_read_only() && error.retry_after() == Some(Duration::from_secs(5)));
-        assert_eq!(error.to_string(), "primary: no server takes writes now, reads go on; look again in 5.0s");
-        assert_eq!(error.outcome(), Outcome::NotSent);
     }
 }

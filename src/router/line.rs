@@ -267,6 +267,14 @@ impl<B: Backend> Line<B> {
         Error::overloaded(self.name.clone(), &stop.server, stop.pool.status(), self.acquire_timeout)
     }
 
+    /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
+    #[cfg_attr(not(test), allow(dead_code, reason = "writes call it"))]
+    pub(super) fn refuse_write(&self, refusals: Vec<Refusal>) -> Error {
+        self.count(|server| server.cell.count_refused());
+        let plan = self.chain.for_writes().explain(self.name.clone(), &self.table.load(), clock::now());
+        Error::unavailable(plan, refusals)
+    }
+
     fn nowhere(&self, refusals: Vec<Refusal>) -> Error {
         self.count(|server| server.cell.count_refused());
         Error::unavailable(self.explain(), refusals)

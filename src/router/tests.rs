@@ -9,7 +9,11 @@ use tokio::{
 };
 
 use super::{Alias, Router, fake::FakePool};
-use crate::config::{Config, PoolSettings, Role};
+use crate::{
+    config::{Config, ConfigBuilder, PoolSettings, Role},
+    observe::EventKind,
+    plan::Mode,
+};
 
 /// Long enough for anything that is going to happen at all.
 const SOON: Duration = Duration::from_secs(20);
@@ -33,14 +37,27 @@ async fn full_server() -> u16 {
 
 fn config(port: u16) -> Config {
     let pool = PoolSettings { max_size: 1, acquire_timeout: SOON, ..PoolSettings::default() };
-    let url = format!("postgres://app@127.0.0.1:{port}/app?sslmode=disable");
-    Config::builder().pool(pool).server("primary", Role::Primary, url).build().unwrap()
+    Config::builder().pool(pool).server("primary", Role::Primary, url(port)).build().unwrap()
 }
 
 async fn router() -> (Router<FakePool>, Config) {
     let config = config(full_server().await);
     let router = Router::start_with(config.clone(), |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
     (router, config)
+}
+
+/// A port at which nobody listens.
+async fn nobody() -> u16 {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+fn url(port: u16) -> String {
+    format!("postgres://app@127.0.0.1:{port}/app?sslmode=disable")
+}
+
+/// A primary that is down, and its replica that is up.
+fn without_primary(primary: u16, replica: u16) -> ConfigBuilder {
+    Config::builder().server("primary", Role::Primary, url(primary)).server("replica", Role::Replica, url(replica))
 }
 
 /// A request that waits for a connection.
@@ -86,4 +103,54 @@ async fn what_was_lent_before_a_reload_ends_with_the_router() {
     assert!(!ended.is_finished());
     drop(cuts);
     timeout(SOON / 2, ended).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn without_its_primary_a_router_refuses_writes_says_when_to_come_back_and_lends_for_reads() {
+    let config = without_primary(nobody().await, full_server().await).build().unwrap();
+    let router = Router::start_with(config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    assert_eq!(router.mode(), Mode::ReadOnly);
+    let [primary, replica] = ["primary", "replica"].map(|name| router.alias(name).unwrap());
+    for error in [primary.get().await.unwrap_err(), primary.line.refuse_write(Vec::new())] {
+        assert!(error.is_read_only() && error.is_unavailable() && !error.is_overloaded(), "{error}");
+        let after = error.retry_after().expect("the next ping is planned");
+        assert!(after > SOON && after <= Duration::from_secs(33), "{after:?}");
+        assert!(error.to_string().starts_with("primary: no server takes writes now, reads go on; "), "{error}");
+    }
+    assert!(!replica.get().await.unwrap().is_detour());
+    let misplaced = replica.line.refuse_write(Vec::new());
+    assert!(!misplaced.is_read_only() && misplaced.retry_after().is_none(), "{misplaced}");
+    assert!(misplaced.to_string().contains("a replica: takes no writes"), "{misplaced}");
+    router.shutdown().await;
+    assert_eq!(router.mode(), Mode::Down);
+}
+
+#[tokio::test]
+async fn with_a_failover_for_its_reads_an_alias_lends_a_replica_and_still_refuses_writes() {
+    let config = without_primary(nobody().await, full_server().await).failover("primary", ["replica"]).build().unwrap();
+    let router = Router::start_with(config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    let primary = router.alias("primary").unwrap();
+    assert!(primary.get().await.unwrap().is_detour());
+    assert!(primary.line.refuse_write(Vec::new()).is_read_only());
+}
+
+#[tokio::test]
+async fn a_reload_that_leaves_nothing_but_what_is_up_brings_the_mode_back_to_normal_and_tells_it_once() {
+    let (primary, replica) = (nobody().await, full_server().await);
+    let start = |config: ConfigBuilder| config.build().unwrap();
+    let config = start(without_primary(primary, replica));
+    let router = Router::start_with(config.clone(), |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    let mut events = router.events();
+    router.reload(config).await.unwrap();
+    assert_eq!(router.mode(), Mode::ReadOnly);
+    router.reload(start(without_primary(full_server().await, replica))).await.unwrap();
+    assert_eq!(router.mode(), Mode::Normal);
+    router.shutdown().await;
+    let mut told = Vec::new();
+    while let Some(event) = events.next().await {
+        if let EventKind::ModeChanged { from, to } = event.kind {
+            told.push((from, to));
+        }
+    }
+    assert_eq!(told, [(Mode::ReadOnly, Mode::Normal)]);
 }
