@@ -53,6 +53,12 @@ impl Cadence {
         now + self.jittered(self.monitoring)
     }
 
+    /// When an outage has just opened. Every process has seen that at the same moment; the first ping comes anywhere within the
+    /// frequency, so that they do not all find the server back at the same moment too.
+    pub(super) fn after_opening(&mut self, now: Instant) -> Instant {
+        now + self.outage.mul_f64(self.chance.f64().mul_add(0.95, 0.05))
+    }
+
     /// While it is down.
     pub(super) fn during_outage(&mut self, now: Instant) -> Instant {
         now + self.jittered(self.outage)
@@ -81,5 +87,38 @@ impl Cadence {
     /// Within ±10 %, so that many processes do not ping in step.
     fn jittered(&mut self, frequency: Duration) -> Duration {
         frequency.mul_f64(self.chance.f64().mul_add(0.2, 0.9))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The largest share of `moments` that falls into any 100 ms.
+    fn crowding(mut moments: Vec<Instant>) -> f64 {
+        moments.sort();
+        let within = |from: &Instant| moments.iter().filter(|at| (*from..*from + 100 * MS).contains(at)).count();
+        moments.iter().map(within).max().unwrap_or(0) as f64 / moments.len() as f64
+    }
+
+    #[test]
+    fn a_hundred_processes_that_saw_one_outage_open_do_not_find_its_end_in_step() {
+        let opened = crate::clock::now();
+        let pings = Pings { outage_ping_frequency: Duration::from_secs(1), ..Pings::default() };
+        for back in [300, 1000, 2500, 20_000].map(|ms| opened + ms * MS) {
+            let found = (0..100).map(|seed| {
+                let mut cadence = Cadence::new(&pings, seed);
+                let mut ping = cadence.after_opening(opened);
+                while ping < back {
+                    ping = cadence.during_outage(ping);
+                }
+                assert!(ping <= back + longest(pings.outage_ping_frequency));
+                ping
+            });
+            let share = crowding(found.collect());
+            assert!(share <= 0.25, "{share} of them within 100 ms, {:?} after it opened", back - opened);
+        }
     }
 }

@@ -336,6 +336,7 @@ impl Health {
             }
             Verdict::Down(cause) => {
                 self.end_round(Status::Down(Outage { opened: now, told: now, cause: cause.clone() }), now);
+                self.due = self.cadence.after_opening(now);
                 self.generation.0 = self.generation.0.wrapping_add(1);
                 Some(Change::OutageOpened { cause })
             }

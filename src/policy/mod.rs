@@ -7,6 +7,7 @@ mod budget;
 mod classify;
 mod latency;
 mod outcome;
+mod ramp;
 mod retry;
 
 /// What is shared without a lock stands on these. `tests/policy` puts loom's in their place.
@@ -14,6 +15,7 @@ mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 
+pub(crate) use self::ramp::Ramp;
 pub use self::{
     backoff::Backoff,
     budget::Budget,

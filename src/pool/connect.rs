@@ -13,16 +13,18 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_postgres::{Client, Error, NoTls};
 
 use super::{
     Cut, Server,
     dial::{CancelToken, Dial, Dialed},
+    gate::Climb,
     session::Session,
     tap::Tap,
 };
-use crate::health::Generation;
+use crate::{clock, health::Generation};
 
 /// Makes connections to one server, for a pool. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -36,6 +38,7 @@ struct Inner {
     dial: Dial,
     connect_timeout: Duration,
     runtime: Handle,
+    climb: Option<Climb>,
 }
 
 /// A connection that was just made.
@@ -59,6 +62,11 @@ pub enum ConnectFailure {
         /// The deadline.
         after: Duration,
     },
+    /// Other connects to the same server took all of the time: two are made at once, and fewer after it has come back.
+    Crowded {
+        /// The deadline.
+        after: Duration,
+    },
     /// The server is believed down, or gets back on its feet: no new connection is made now.
     NotAdmitted,
     /// The router is shut down, or the runtime it was started in.
@@ -70,7 +78,13 @@ impl Connector {
     #[doc(hidden)]
     #[must_use]
     pub fn new(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
-        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime }) }
+        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, climb: None }) }
+    }
+
+    /// The same for a pool that stands empty most of the time and is then wanted all at once: it grows slowly.
+    pub(crate) fn for_detour(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
+        let climb = Some(Climb::of_bursts());
+        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, climb }) }
     }
 
     /// The server it connects to.
@@ -80,7 +94,8 @@ impl Connector {
         &self.inner.server
     }
 
-    /// Connects, within `connect_timeout` for DNS, TCP, TLS and login together.
+    /// Connects, within `connect_timeout` for DNS, TCP, TLS and login together, and for the wait until it is this connect's turn:
+    /// two go to one server at a time, and after it has come back they begin slowly.
     ///
     /// # Errors
     ///
@@ -139,10 +154,10 @@ impl Inner {
         generation: Generation,
         mut cuts: watch::Receiver<Cut>,
     ) -> Result<Connected, Error> {
-        let Self { server, dial, connect_timeout, runtime } = &*self;
+        let Self { server, dial, connect_timeout, runtime, .. } = &*self;
         let dialed = tokio::select! {
             biased;
-            dialed = dial.connect(*connect_timeout) => Ok(dialed?),
+            dialed = self.dial_in_turn() => dialed?,
             // A frozen server would hold the attempt for all of its timeout.
             cut = cuts.wait_for(|cut| cut.ends(generation)) => match cut {
                 Ok(cut) if !cut.closed => Err(ConnectFailure::NotAdmitted),
@@ -157,6 +172,24 @@ impl Inner {
                 Ok(Connected { client, task, tap })
             }
             Err(failure) => Err(failure.into_driver_error().await),
+        }
+    }
+
+    /// Dials when it is its turn. Silence that is shorter than half of `connect_timeout` says nothing about the server.
+    async fn dial_in_turn(&self) -> Result<Result<Dialed, ConnectFailure>, Error> {
+        let after = self.connect_timeout;
+        let deadline = clock::now() + after;
+        let Ok(_turn) = timeout(after, self.server.gate.turn(self.climb.as_ref())).await else {
+            return Ok(Err(ConnectFailure::Crowded { after }));
+        };
+        let left = deadline.saturating_duration_since(clock::now());
+        match self.dial.connect(left).await {
+            Ok(dialed) => Ok(Ok(dialed)),
+            Err(error) => match ConnectFailure::under(&error) {
+                Some(ConnectFailure::TimedOut { .. }) if left < after / 2 => Ok(Err(ConnectFailure::Crowded { after })),
+                Some(ConnectFailure::TimedOut { .. }) => Ok(Err(ConnectFailure::TimedOut { after })),
+                _ => Err(error),
+            },
         }
     }
 }
@@ -180,7 +213,7 @@ impl ConnectFailure {
 
     fn kind(self) -> io::ErrorKind {
         match self {
-            Self::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Self::TimedOut { .. } | Self::Crowded { .. } => io::ErrorKind::TimedOut,
             Self::NotAdmitted => io::ErrorKind::ConnectionRefused,
             Self::Closed => io::ErrorKind::NotConnected,
         }
@@ -201,6 +234,9 @@ impl fmt::Display for ConnectFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TimedOut { after } => write!(f, "no connection within {after:?}: DNS, TCP, TLS and login together"),
+            Self::Crowded { after } => {
+                write!(f, "no connection within {after:?}: other connects to the server took that long")
+            }
             Self::NotAdmitted => f.write_str("the server is believed down: it gets no new connection now"),
             Self::Closed => f.write_str("the router is shut down"),
         }

@@ -43,6 +43,7 @@ fn driver(error: &tokio_postgres::Error) -> Fault {
     }
     match ConnectFailure::under(error) {
         Some(ConnectFailure::TimedOut { .. }) => return Fault::Late,
+        Some(ConnectFailure::Crowded { .. }) => return Fault::PoolFull,
         Some(ConnectFailure::NotAdmitted) => return Fault::NotAdmitted,
         Some(ConnectFailure::Closed) => return Fault::PoolClosed,
         None => {}

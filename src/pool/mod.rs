@@ -8,6 +8,7 @@ mod deadpool;
 mod dial;
 mod fault;
 mod frames;
+mod gate;
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 mod none;
 mod probe;

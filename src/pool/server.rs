@@ -10,6 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
+use super::gate::Gate;
 use crate::{
     clock,
     config::AliasName,
@@ -30,6 +31,8 @@ pub struct Server {
     oldest: watch::Sender<Cut>,
     /// The generation, for requests that wait for a connection: they stop waiting when it changes.
     turns: watch::Sender<Generation>,
+    /// What every connect has to pass.
+    pub(super) gate: Gate,
     born: Instant,
     /// When a session was lost last, in milliseconds since `born` and one more. 0: never.
     lost: AtomicU64,
@@ -61,7 +64,8 @@ impl Server {
     pub fn new(name: AliasName, address: String, bell: Arc<Notify>) -> Self {
         let (oldest, _) = watch::channel(Cut { before: Generation::default(), closed: false });
         let (turns, _) = watch::channel(Generation::default());
-        Self { name, address, cell: Cell::default(), bell, oldest, turns, born: clock::now(), lost: AtomicU64::new(0) }
+        let (cell, gate, born, lost) = (Cell::default(), Gate::new(), clock::now(), AtomicU64::new(0));
+        Self { name, address, cell, bell, oldest, turns, gate, born, lost }
     }
 
     /// Reports evidence against the server, seen by a session or lease of `generation`. Costs an atomic
@@ -91,6 +95,10 @@ impl Server {
     /// Publishes a belief and wakes whoever waits for this server. Only the monitor calls this.
     pub fn publish(&self, belief: Belief) {
         let previous = self.cell.belief();
+        if !previous.admits() && belief.admits() {
+            // Before anybody can know that it is back.
+            self.gate.slow_start();
+        }
         self.cell.publish(belief);
         if previous.generation() != belief.generation() {
             self.oldest.send_modify(|cut| cut.before = belief.generation());

@@ -346,6 +346,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_in_vain_for_a_turn_to_connect_has_learned_nothing_about_the_server() {
+        let after = Duration::from_millis(100);
+        let fake = Fake::start(after).await;
+        let connect = || {
+            let connector = fake.connector.clone();
+            async move { ConnectFailure::under(&connector.connect().await.unwrap_err()) }
+        };
+        let late = Some(ConnectFailure::TimedOut { after });
+        let failures = timeout(SOON, async { tokio::join!(connect(), connect(), connect()) }).await.unwrap();
+        assert_eq!(failures, (late, late, Some(ConnectFailure::Crowded { after })));
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_down_or_closed_gets_no_connection() {
         let fake = Fake::start(SOON).await;
         fake.server.publish(Belief::new(State::Down, Generation(1)));

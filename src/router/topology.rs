@@ -100,6 +100,15 @@ struct Site<'a, B> {
     own: Arc<B>,
 }
 
+/// What a pool is for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// The requests of the alias that declares the server.
+    Own,
+    /// Those for which the server stands in.
+    Detour,
+}
+
 impl<B: Backend> Topology<B> {
     /// Builds pools and routes and starts the monitor. Connects to nobody yet but for the monitor's pings.
     pub(super) fn start(
@@ -217,7 +226,7 @@ fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) 
             let address = declared.target.address();
             let server = Arc::new(Server::new(alias.name.clone(), address, Arc::clone(&shared.bell)));
             let dial = build.dial(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
-            let own = pool(alias, &server, &dial, alias.pool.max_size, build)?;
+            let own = pool(alias, &server, &dial, Purpose::Own, build)?;
             Ok(Site { server, declared, dial, own })
         })
         .collect()
@@ -228,11 +237,15 @@ fn pool<B: Backend>(
     alias: &AliasConfig,
     server: &Arc<Server>,
     dial: &Dial,
-    max_size: usize,
+    purpose: Purpose,
     build: &Build<B>,
 ) -> Result<Arc<B>, Error> {
     let PoolSettings { connect_timeout, acquire_timeout, .. } = alias.pool;
-    let connector = Connector::new(Arc::clone(server), dial.clone(), connect_timeout, Handle::current());
+    let (max_size, connector): (_, fn(_, _, _, _) -> _) = match purpose {
+        Purpose::Own => (alias.pool.max_size, Connector::new),
+        Purpose::Detour => (alias.pool.detour_size, Connector::for_detour),
+    };
+    let connector = connector(Arc::clone(server), dial.clone(), connect_timeout, Handle::current());
     let spec = PoolSpec { alias: alias.name.clone(), connector, max_size, connect_timeout, acquire_timeout };
     (build.pool)(spec).map(Arc::new).map_err(|error| Error::start(&alias.name, error))
 }
@@ -253,7 +266,7 @@ fn line<B: Backend>(
     let own = named(&chain.own).into_iter();
     let own = own.map(|site| Stop::new(&site.server, &site.own));
     let failover = named(&chain.failover).into_iter().map(|site| {
-        let pool = pool(alias, &site.server, &site.dial, alias.pool.detour_size, build)?;
+        let pool = pool(alias, &site.server, &site.dial, Purpose::Detour, build)?;
         Ok(Stop::new(&site.server, &pool))
     });
     let balance = match alias.kind {

@@ -148,6 +148,10 @@ impl Model {
         let at_once = match self.last_end {
             Some((_, End::Late)) => true,
             Some((_, End::Decided)) if self.state == State::Recovering => since_end(self.recovery_spacing()),
+            // So that processes that saw the same outage open do not go on in step.
+            Some((at, End::Decided)) if self.opened == Some(at) => {
+                since_end(self.pings.outage_ping_frequency.mul_f64(0.05))
+            }
             _ => self.loss_to_answer,
         };
         let spaced = apart >= self.pings.error_ping_frequency && self.state != State::Down;
