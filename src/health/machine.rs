@@ -82,20 +82,12 @@ impl Health {
     #[must_use]
     pub fn on(&mut self, signal: Signal, now: Instant) -> Vec<Change> {
         match signal {
-            Signal::Doubt => {
-                self.doubt(now);
-                Vec::new()
-            }
-            Signal::Slow => {
-                self.ask(now);
-                Vec::new()
-            }
-            Signal::Lost => {
-                self.lose_kept(now);
-                Vec::new()
-            }
-            Signal::Ping(id, finding) => self.on_finding(id, finding, now),
+            Signal::Doubt => self.doubt(now),
+            Signal::Slow => self.ask(now),
+            Signal::Lost => self.lose_kept(now),
+            Signal::Ping(id, finding) => return self.on_finding(id, finding, now),
         }
+        Vec::new()
     }
 
     /// What to do at `now`. Call again until it says to wait.
