@@ -26,8 +26,8 @@ use tokio::{
 };
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
-    Probe, Tap,
+    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FirstRow, FromSpec, PoolSpec,
+    PoolStatus, Probe, Tap, probe,
 };
 
 /// A `bb8` pool as a back end; `P` tells about its connections.
@@ -116,6 +116,13 @@ where
 
     fn tap(connection: &Self::Connection) -> Option<Tap> {
         P::tap(connection)
+    }
+
+    fn execute(
+        connection: &Self::Connection,
+        sql: &str,
+    ) -> impl Future<Output = Result<FirstRow, Box<dyn Error + Send + Sync>>> + Send {
+        P::execute(connection, sql)
     }
 
     fn discard(mut connection: Self::Connection) {
@@ -288,6 +295,10 @@ impl Probe<Session> for Driver {
 
     fn tap(session: &Session) -> Option<Tap> {
         Some(session.tap.clone())
+    }
+
+    async fn execute(session: &Session, sql: &str) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
+        probe::execute(&session.client, sql).await
     }
 }
 

@@ -7,8 +7,8 @@ use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FromSpec, PoolSpec, PoolStatus,
-    Probe, Tap, taps,
+    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FirstRow, FromSpec, PoolSpec,
+    PoolStatus, Probe, Tap, probe, taps,
 };
 
 /// A `deadpool` pool as a back end; `P` tells about its connections.
@@ -88,6 +88,13 @@ where
         P::tap(connection)
     }
 
+    fn execute(
+        connection: &Self::Connection,
+        sql: &str,
+    ) -> impl Future<Output = Result<FirstRow, Box<dyn Error + Send + Sync>>> + Send {
+        P::execute(connection, sql)
+    }
+
     fn discard(connection: Self::Connection) {
         drop(Object::take(connection));
     }
@@ -144,6 +151,10 @@ impl Probe<ClientWrapper> for Driver {
 
     fn tap(client: &ClientWrapper) -> Option<Tap> {
         taps::look(key(client), Tap::clone)
+    }
+
+    async fn execute(client: &ClientWrapper, sql: &str) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
+        probe::execute(client, sql).await
     }
 }
 

@@ -152,6 +152,26 @@ pub trait Backend: Send + Sync + Sized + 'static {
         None
     }
 
+    /// Runs SQL as one simple query and gives the first row that any of its statements returned: what the router begins and
+    /// commits the transaction of a [write](crate::Alias::write) with. The default cannot, and writes are refused.
+    ///
+    /// Of two such calls the one that is polled first is sent first, and the server gets both without waiting for an answer in
+    /// between.
+    ///
+    /// # Errors
+    ///
+    /// The driver's own, so that its fault can be told; a statement that failed ends the query.
+    ///
+    /// # Cancel safety
+    ///
+    /// None: what was begun goes on.
+    fn execute(
+        _connection: &Self::Connection,
+        _sql: &str,
+    ) -> impl Future<Output = Result<FirstRow, Box<dyn Error + Send + Sync>>> + Send {
+        async { Err(probe::CannotExecute.into()) }
+    }
+
     /// Waits until nothing is under way on a busy connection any more, and tells its condition then. The default asks the tap.
     ///
     /// # Cancel safety
@@ -251,6 +271,9 @@ impl PoolSpec {
         Self { alias, connector, max_size, connect_timeout, acquire_timeout }
     }
 }
+
+/// The columns of the first row that a simple query returned, as text; empty where none was returned.
+pub type FirstRow = Vec<Option<String>>;
 
 /// How full a pool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

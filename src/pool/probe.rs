@@ -1,8 +1,10 @@
 //! What a back end has to know about a pooled connection, whatever pool lends it: is it closed, does it answer?
 
-use std::{error::Error, future::Future};
+use std::{error::Error, fmt, future::Future};
 
-use super::{Condition, Tap};
+use tokio_postgres::SimpleQueryMessage;
+
+use super::{Condition, FirstRow, Tap};
 
 /// Tells about connections of type `C`, for a back end that is generic over them.
 ///
@@ -41,6 +43,42 @@ pub trait Probe<C>: 'static {
     fn tap(_connection: &C) -> Option<Tap> {
         None
     }
+
+    /// Runs SQL as one simple query. By default it cannot; then [`Alias::write`](crate::Alias::write) refuses.
+    fn execute(
+        _connection: &C,
+        _sql: &str,
+    ) -> impl Future<Output = Result<FirstRow, Box<dyn Error + Send + Sync>>> + Send {
+        async { Err(CannotExecute.into()) }
+    }
+}
+
+/// A back end that was not taught to run SQL by itself.
+#[derive(Debug)]
+pub(super) struct CannotExecute;
+
+impl fmt::Display for CannotExecute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this back end cannot begin a transaction: implement `execute` for it")
+    }
+}
+
+impl Error for CannotExecute {}
+
+/// Runs SQL as one simple query of the driver's.
+pub(super) async fn execute(
+    client: &tokio_postgres::Client,
+    sql: &str,
+) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
+    let messages = client.simple_query(sql).await?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let columns = |row: &tokio_postgres::SimpleQueryRow| {
+        (0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect()
+    };
+    Ok(row.map(columns).unwrap_or_default())
 }
 
 /// Knows the connections that are tokio-postgres clients, bare or wrapped.
@@ -54,5 +92,9 @@ impl Probe<tokio_postgres::Client> for Driver {
 
     async fn probe(client: &tokio_postgres::Client) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(client.check_connection().await?)
+    }
+
+    async fn execute(client: &tokio_postgres::Client, sql: &str) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
+        execute(client, sql).await
     }
 }
