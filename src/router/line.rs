@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     clock,
-    config::AliasName,
+    config::{AliasName, CallSettings},
     health::{Belief, Generation},
     plan::{Candidate, Chain, Choice, Plan, Route, Table},
-    policy::Fault,
+    policy::{Budget, Fault},
     pool::{AcquireError, AcquireErrorKind, Backend, Server},
 };
 
@@ -32,6 +32,11 @@ pub(super) struct Line<B> {
     pub(super) chain: Chain,
     pub(super) route: Route<Stop<B>>,
     pub(super) acquire_timeout: Duration,
+    /// How its calls are bounded, and how many of them are made again.
+    #[allow(dead_code, reason = "reads and writes look at it")]
+    pub(super) calls: CallSettings,
+    #[allow(dead_code, reason = "reads and writes draw on it")]
+    pub(super) budget: Budget,
     /// Connections that each of its detours keeps open.
     pub(super) min_idle: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -356,6 +361,8 @@ mod tests {
             route: Route::new(chain.need, own, failover, crate::config::Balance::default()),
             chain,
             acquire_timeout: 60 * SOON,
+            calls: alias.calls.clone(),
+            budget: Budget::new(alias.calls.retry_budget, 0),
             min_idle: 0,
             table: Arc::default(),
         })

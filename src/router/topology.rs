@@ -25,6 +25,7 @@ use crate::{
     monitor::{Command, Monitor, Ping, Probe, Shared, Worker},
     observe::{self, Observer},
     plan::{Chain, Mode, Route, Table},
+    policy::Budget,
     pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server, TlsError},
 };
 
@@ -278,9 +279,17 @@ fn line<B: Backend>(
         route: Route::new(chain.need, own.collect(), failover.collect::<Result<_, Error>>()?, balance),
         chain,
         acquire_timeout: alias.pool.acquire_timeout,
+        budget: budget(alias),
+        calls: alias.calls.clone(),
         min_idle: alias.pool.min_idle,
         table: Arc::clone(&shared.table),
     })
+}
+
+/// The retries of an alias. Its reserve covers what the end of its server fails at once: a call on each connection.
+fn budget(alias: &AliasConfig) -> Budget {
+    let reserve = if alias.calls.retry_budget == 0 { 0 } else { alias.pool.max_size };
+    Budget::new(alias.calls.retry_budget, u32::try_from(reserve).unwrap_or(u32::MAX))
 }
 
 /// Starts the upkeep of a line's detours.
