@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use pgdetour::config::{
-    AliasKind, Balance, CallSettings, Config, Hedge, KEYS, Kind, Monitoring, Pings, PoolSettings, Role, Roots,
-    ServerConfig, Tls,
+    AliasKind, Balance, CallSettings, CodePrefix, Config, Hedge, KEYS, Kind, Monitoring, Pings, PoolSettings, Role,
+    Roots, ServerConfig, Tls,
 };
 
 const PAIR: &str = r#"
@@ -253,6 +253,26 @@ fn call_settings_say_the_same_in_code_and_in_a_file() {
         .calls_of("replica", calls.clone());
     assert_eq!(code.build().unwrap().alias("replica").unwrap().calls, calls);
     assert_eq!(file.alias("replica").unwrap().calls, calls);
+}
+
+#[test]
+fn which_errors_ask_for_a_ping_is_said_alike_in_a_file_in_the_environment_and_in_code() {
+    let codes = |config: &Config| {
+        let list = |codes: &[CodePrefix]| codes.iter().map(|code| code.as_str().to_owned()).collect::<Vec<_>>();
+        let errors = config.outage_errors();
+        (list(&errors.extra), errors.only.as_deref().map(list))
+    };
+    let expected = (vec!["XX000".to_owned(), "55".to_owned()], Some(vec!["57P01".to_owned()]));
+    let text = format!("{PAIR}\n[outage_errors]\nextra = [\"XX000\", \"55\"]\nonly = [\"57P01\"]\n");
+    assert_eq!(codes(&Config::from_toml(&text).unwrap()), expected);
+    let variables = [("PGDETOUR_OUTAGE_ERRORS__EXTRA", "XX000,55"), ("PGDETOUR_OUTAGE_ERRORS__ONLY", "[\"57P01\"]")];
+    assert_eq!(codes(&Config::from_toml_with(PAIR, variables).unwrap()), expected);
+    let code = Config::builder()
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .extra_outage_errors(["XX000", "55"])
+        .only_outage_errors(["57P01"]);
+    assert_eq!(codes(&code.build().unwrap()), expected);
+    assert_eq!(codes(&Config::from_toml(PAIR).unwrap()), (Vec::new(), None));
 }
 
 #[test]

@@ -155,6 +155,31 @@ fn numbers() {
 }
 
 #[test]
+fn outage_errors() {
+    let table = |keys: &str| format!("{PAIR}\n[outage_errors]\n{keys}\n");
+    is_as_told_before(
+        "outage_errors",
+        &tell(&[
+            ("small letters", table("extra = [\"57P01\", \"xx000\"]")),
+            ("neither a code nor a class", table("only = [\"57P\"]")),
+            ("words", table("extra = [\"admin_shutdown\"]")),
+            ("a number", table("extra = [57014]")),
+            ("no list", table("only = \"57P01\"")),
+            ("an unknown key", table("extras = []")),
+            ("a key of another place", table("max_size = 3")),
+            ("a key in another place", with("extra = [\"58\"]", "only = [\"58\"]")),
+            ("no table", with("outage_errors = [\"58\"]", "")),
+            ("a table that is misspelt", format!("{PAIR}\n[outage_error]\nextra = [\"58\"]\n")),
+        ]),
+    );
+    let code = Config::builder()
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .extra_outage_errors(["58", "xx"])
+        .only_outage_errors([""]);
+    is_as_told_before("outage_errors_in_code", &code.build().expect_err("two mistakes").to_string());
+}
+
+#[test]
 fn urls() {
     let url = |url: &str| replaced("postgres://app@db2/app", &url.replace("WORD", PASSWORD));
     is_as_told_before(

@@ -1,9 +1,11 @@
 //! A configuration in code, with the same checks and the same errors as one in a file.
 
+use std::{error::Error, sync::Arc};
+
 use secrecy::SecretString;
 
 use super::{
-    AliasName, Balance, CallSettings, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
+    AliasName, Balance, CallSettings, CodePrefix, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
     error::{At, Given, Mistake, Problem},
     load::{compile, process_environment, surroundings},
     raw::{Raw, RawAlias},
@@ -55,6 +57,18 @@ impl ConfigBuilder {
     /// How the calls of every alias are bounded and made again that has no call settings of its own.
     pub fn calls(mut self, calls: CallSettings) -> Self {
         self.raw.numbers.set_calls(&calls, "");
+        self
+    }
+
+    /// SQLSTATEs that ask for a ping besides those that do by themselves: five characters, or two for a class.
+    pub fn extra_outage_errors<C: AsRef<str>>(mut self, codes: impl IntoIterator<Item = C>) -> Self {
+        self.raw.outage_errors.extra = self.codes("extra", codes);
+        self
+    }
+
+    /// SQLSTATEs that ask for a ping instead of those that do by themselves. What the network shows always asks.
+    pub fn only_outage_errors<C: AsRef<str>>(mut self, codes: impl IntoIterator<Item = C>) -> Self {
+        self.raw.outage_errors.only = Some(self.codes("only", codes));
         self
     }
 
@@ -129,6 +143,21 @@ impl ConfigBuilder {
     pub fn build(self) -> Result<Config, ConfigError> {
         let surroundings = self.surroundings.unwrap_or_else(|| surroundings(&process_environment()));
         compile(&self.raw, self.mistakes, &surroundings)
+    }
+
+    /// What `classify_errors` stands on, which knows the classes.
+    pub(crate) fn judge_errors(
+        mut self,
+        judge: impl Fn(&(dyn Error + 'static)) -> Option<bool> + Send + Sync + 'static,
+    ) -> Self {
+        self.raw.outage_errors.judge_by(Arc::new(judge));
+        self
+    }
+
+    fn codes<C: AsRef<str>>(&mut self, key: &str, codes: impl IntoIterator<Item = C>) -> Vec<CodePrefix> {
+        let at = At::code(format!("outage_errors.{key}"));
+        let parsed = codes.into_iter().map(|code| CodePrefix::parse(code.as_ref()));
+        parsed.filter_map(|code| code.map_err(|problem| self.mistakes.push(at.mistake(problem))).ok()).collect()
     }
 
     fn declare(mut self, name: &str, fill: impl FnOnce(&mut RawAlias)) -> Self {

@@ -35,7 +35,12 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
         .collect();
     checker.twins(drafts);
     checker.tls(drafts);
-    let config = Config { aliases, monitoring: raw.monitoring, warnings: std::mem::take(&mut checker.warnings) };
+    let config = Config {
+        aliases,
+        monitoring: raw.monitoring,
+        outage_errors: raw.outage_errors.clone(),
+        warnings: std::mem::take(&mut checker.warnings),
+    };
     if checker.mistakes.is_empty() {
         checker.dead_ends(&config);
     }

@@ -7,6 +7,7 @@ mod error;
 mod load;
 mod name;
 mod numbers;
+mod outage;
 mod raw;
 mod read;
 mod schema;
@@ -21,6 +22,7 @@ pub use self::{
     builder::ConfigBuilder,
     error::{ConfigError, Mistake},
     name::{AliasName, InvalidName},
+    outage::{CodePrefix, OutageErrors},
     settings::{CallSettings, Hedge, Pings, PoolSettings},
 };
 // For this crate's program, tests and benches: no part of the interface.
@@ -32,6 +34,7 @@ pub use self::schema::{KEYS, Key, Kind, Level};
 pub struct Config {
     pub(crate) aliases: Vec<AliasConfig>,
     pub(crate) monitoring: Monitoring,
+    pub(crate) outage_errors: OutageErrors,
     pub(crate) warnings: Vec<Mistake>,
 }
 
@@ -158,6 +161,12 @@ impl Config {
         self.monitoring
     }
 
+    /// Which errors ask for a ping, where that is not what the table of faults says.
+    #[must_use]
+    pub fn outage_errors(&self) -> &OutageErrors {
+        &self.outage_errors
+    }
+
     /// What holds but is probably not meant: two aliases for one server, a password file that everybody can read.
     #[must_use]
     pub fn warnings(&self) -> &[Mistake] {
@@ -170,7 +179,12 @@ impl Config {
     pub fn alone(&self, name: &AliasName) -> Self {
         let alias = self.alias(name.as_str()).cloned();
         let aliases = alias.into_iter().map(|alias| AliasConfig { failover: Vec::new(), ..alias }).collect();
-        Self { aliases, monitoring: Monitoring::OnDemand, warnings: Vec::new() }
+        Self {
+            aliases,
+            monitoring: Monitoring::OnDemand,
+            outage_errors: self.outage_errors.clone(),
+            warnings: Vec::new(),
+        }
     }
 
     /// The alias of this name.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 
 use super::{
-    AliasName, Balance, Monitoring, Role,
+    AliasName, Balance, Monitoring, OutageErrors, Role,
     error::{At, Given},
 };
 
@@ -17,6 +17,7 @@ pub(super) struct Raw {
     pub(super) monitoring: Monitoring,
     pub(super) brisk: bool,
     pub(super) numbers: Numbers,
+    pub(super) outage_errors: OutageErrors,
     pub(super) aliases: Vec<RawAlias>,
     /// Some alias could not be read at all: that one is missing is no further mistake.
     pub(super) unread: bool,

@@ -6,7 +6,7 @@ use figment::value::{Dict, Value};
 use secrecy::SecretString;
 
 use super::{
-    AliasName, Balance, Monitoring, Role,
+    AliasName, Balance, CodePrefix, Monitoring, OutageErrors, Role,
     error::{At, Given, Mistake, Problem},
     raw::{Numbers, Raw, RawAlias},
     schema::{KEYS, Key, Kind},
@@ -32,6 +32,7 @@ enum Typed {
     Word(&'static str),
     Text(String),
     Aliases(Vec<String>),
+    Codes(Vec<CodePrefix>),
 }
 
 impl Reader<'_> {
@@ -39,9 +40,16 @@ impl Reader<'_> {
         let mut raw = Raw { at: self.sources.whole(), ..Raw::default() };
         for (name, value) in values {
             let path = [name.as_str()];
-            if name == "alias" {
-                self.aliases(value, &mut raw);
-                continue;
+            match name.as_str() {
+                "alias" => {
+                    self.aliases(value, &mut raw);
+                    continue;
+                }
+                "outage_errors" => {
+                    raw.outage_errors = self.outage_errors(value);
+                    continue;
+                }
+                _ => {}
             }
             let at = self.sources.at(&path, value.tag());
             let Some(key) = self.known(name, &at, Key::is_global) else {
@@ -82,6 +90,25 @@ impl Reader<'_> {
         }
     }
 
+    fn outage_errors(&mut self, value: &Value) -> OutageErrors {
+        let mut errors = OutageErrors::default();
+        let Some(keys) = value.as_dict() else {
+            let problem = Problem::new("should be a table", "write [outage_errors] and its keys below");
+            self.mistakes.push(self.sources.at(&["outage_errors"], value.tag()).mistake(problem));
+            return errors;
+        };
+        for (name, value) in keys {
+            let at = self.sources.at(&["outage_errors", name], value.tag());
+            let Some(key) = self.known(name, &at, Key::is_of_outage_errors) else { continue };
+            match (key.name, self.typed(key, value, &at)) {
+                ("extra", Some(Typed::Codes(codes))) => errors.extra = codes,
+                (_, Some(Typed::Codes(codes))) => errors.only = Some(codes),
+                (_, _) => {}
+            }
+        }
+        errors
+    }
+
     /// A table's own tag is the first source's; an alias that only variables declare stands where its first key stands.
     fn first_place(&self, at: At, name: &str, keys: &Dict) -> At {
         if at.line.is_some() {
@@ -111,14 +138,18 @@ impl Reader<'_> {
     fn known(&mut self, name: &str, at: &At, here: fn(&Key) -> bool) -> Option<&'static Key> {
         let problem = match Key::named(name) {
             Some(key) if here(key) => return Some(key),
-            Some(key) if key.is_global() => Problem::new(
-                "does not belong to an alias",
-                "write it at the top of the file, before the first [alias.NAME]",
-            ),
+            Some(key) if key.is_global() => {
+                let table = if at.key.starts_with("alias.") { "an alias" } else { "this table" };
+                let remedy = "write it at the top of the file, before the first [alias.NAME]";
+                Problem::new(format!("does not belong to {table}"), remedy)
+            }
+            Some(key) if key.is_of_outage_errors() => {
+                Problem::new("belongs to the errors that ask for a ping", "write it below [outage_errors]")
+            }
             Some(_) => Problem::new("belongs to an alias", "write it below [alias.NAME]"),
             None => {
-                let tables = (at.key == name).then_some("alias");
-                let valid = KEYS.iter().filter(|key| here(key)).map(|key| key.name).chain(tables);
+                let tables: &[&str] = if at.key == name { &["alias", "outage_errors"] } else { &[] };
+                let valid = KEYS.iter().filter(|key| here(key)).map(|key| key.name).chain(tables.iter().copied());
                 Problem::none_of("unknown key", name, valid)
             }
         };
@@ -137,6 +168,7 @@ impl Reader<'_> {
                 .map(|text| Typed::Text(text.to_owned()))
                 .ok_or_else(|| wrong_type(value, "a text", "write it in quotes")),
             Kind::Aliases => names(value).map(Typed::Aliases),
+            Kind::Codes => codes(value).map(Typed::Codes),
         };
         typed.map_err(|problem| self.mistakes.push(at.mistake(problem))).ok()
     }
@@ -148,7 +180,7 @@ impl Numbers {
             Typed::Duration(value) => drop(self.durations.insert(key, Given { value, at })),
             Typed::Count(value) => drop(self.counts.insert(key, Given { value, at })),
             Typed::Word(value) => drop(self.words.insert(key, Given { value, at })),
-            Typed::Text(_) | Typed::Aliases(_) => {}
+            Typed::Text(_) | Typed::Aliases(_) | Typed::Codes(_) => {}
         }
     }
 }
@@ -224,6 +256,16 @@ fn names(value: &Value) -> Result<Vec<String>, Problem> {
     list.iter()
         .map(|one| name(one).ok_or_else(|| Problem::new("should hold nothing but names of aliases", remedy)))
         .collect()
+}
+
+fn codes(value: &Value) -> Result<Vec<CodePrefix>, Problem> {
+    let remedy = "write it like [\"57P01\", \"58\"]";
+    let list = value.as_array().ok_or_else(|| wrong_type(value, "a list of SQLSTATEs", remedy))?;
+    let code = |code: &Value| match code.as_str() {
+        Some(text) => CodePrefix::parse(text),
+        None => Err(Problem::new("should hold nothing but SQLSTATEs, in quotes", remedy)),
+    };
+    list.iter().map(code).collect()
 }
 
 fn wrong_type(value: &Value, wanted: &str, remedy: &str) -> Problem {

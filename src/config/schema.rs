@@ -25,6 +25,8 @@ pub enum Level {
     GlobalAndServer,
     /// At the top, for all aliases, and in `[alias.NAME]` of a server or a group.
     GlobalAndAlias,
+    /// In `[outage_errors]`.
+    OutageErrors,
     /// In `[alias.NAME]` of a server.
     Server,
     /// In `[alias.NAME]` of a group.
@@ -48,6 +50,8 @@ pub enum Kind {
     Text,
     /// A list of aliases.
     Aliases,
+    /// A list of SQLSTATEs, each whole or by its class.
+    Codes,
 }
 
 /// Every key.
@@ -180,6 +184,20 @@ pub const KEYS: &[Key] = &[
         "round-robin",
         "How it spreads them.",
     ),
+    key(
+        "extra",
+        Level::OutageErrors,
+        Kind::Codes,
+        "[]",
+        "SQLSTATEs that ask for a ping besides those that do by themselves: five characters, or two for a class.",
+    ),
+    key(
+        "only",
+        Level::OutageErrors,
+        Kind::Codes,
+        "as the table of faults says",
+        "SQLSTATEs that ask for a ping instead of those that do by themselves.",
+    ),
 ];
 
 const fn key(name: &'static str, level: Level, kind: Kind, default: &'static str, says: &'static str) -> Key {
@@ -201,7 +219,13 @@ impl Key {
     /// Whether it may stand in `[alias.NAME]`.
     #[must_use]
     pub fn is_of_alias(&self) -> bool {
-        self.level != Level::Global
+        !matches!(self.level, Level::Global | Level::OutageErrors)
+    }
+
+    /// Whether it may stand in `[outage_errors]`.
+    #[must_use]
+    pub fn is_of_outage_errors(&self) -> bool {
+        self.level == Level::OutageErrors
     }
 
     /// Whether it may stand in `[alias.NAME]` of a group.

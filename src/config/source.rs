@@ -192,7 +192,7 @@ fn insert(values: &mut Dict, path: &[String], value: Value) {
 fn parse(kind: Kind, text: &str) -> Value {
     match kind {
         Kind::Count => text.trim().parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
-        Kind::Aliases => {
+        Kind::Aliases | Kind::Codes => {
             let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
             let names = inner.split(',').map(|name| name.trim().trim_matches(['"', '\'']));
             Value::from(names.filter(|name| !name.is_empty()).map(Value::from).collect::<Vec<_>>())

@@ -2,6 +2,7 @@
 //! (`Outcome`), and whether the call is made again (`verdict`): how often (`Budget`), how soon (`Backoff`), and what counts as slow
 //! (`Latencies`).
 
+mod ask;
 mod backoff;
 mod budget;
 mod classify;

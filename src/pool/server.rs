@@ -1,6 +1,7 @@
 //! One server as the parts that do things share it: its record, the bell of the monitor, the cut for its sessions.
 
 use std::{
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,8 +14,9 @@ use tokio::sync::{Notify, watch};
 use super::gate::Gate;
 use crate::{
     clock,
-    config::AliasName,
+    config::{AliasName, OutageErrors},
     health::{Belief, Cell, Generation},
+    policy::Fault,
 };
 
 /// One server, shared by its pools, its sessions, the monitor and the router.
@@ -26,6 +28,7 @@ pub struct Server {
     pub address: String,
     /// What is believed about it.
     pub cell: Cell,
+    outage_errors: OutageErrors,
     bell: Arc<Notify>,
     /// Sessions of an older generation than this end at once.
     oldest: watch::Sender<Cut>,
@@ -64,8 +67,34 @@ impl Server {
     pub fn new(name: AliasName, address: String, bell: Arc<Notify>) -> Self {
         let (oldest, _) = watch::channel(Cut { before: Generation::default(), closed: false });
         let (turns, _) = watch::channel(Generation::default());
-        let (cell, gate, born, lost) = (Cell::default(), Gate::new(), clock::now(), AtomicU64::new(0));
-        Self { name, address, cell, bell, oldest, turns, gate, born, lost }
+        Self {
+            name,
+            address,
+            cell: Cell::default(),
+            outage_errors: OutageErrors::default(),
+            bell,
+            oldest,
+            turns,
+            gate: Gate::new(),
+            born: clock::now(),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// The same server, with what is configured about errors.
+    #[must_use]
+    pub(crate) fn with_outage_errors(self, outage_errors: OutageErrors) -> Self {
+        Self { outage_errors, ..self }
+    }
+
+    /// Whether this fault asks for a ping of this server.
+    pub(crate) fn is_accused_by(&self, fault: Fault) -> bool {
+        self.outage_errors.ask_for_ping(fault)
+    }
+
+    /// Whether this error does: what the application says of it comes first.
+    pub(crate) fn is_accused_by_error(&self, error: &(dyn Error + 'static)) -> bool {
+        self.outage_errors.of_error(error).unwrap_or_else(|| self.is_accused_by(Fault::of(error)))
     }
 
     /// Reports evidence against the server, seen by a session or lease of `generation`. Costs an atomic

@@ -41,7 +41,7 @@ impl Session {
         tap.on_fatal(move |code| {
             let sqlstate = str::from_utf8(&code).ok().and_then(Sqlstate::parse);
             let fault = sqlstate.map(|sqlstate| Fault::Reported { sqlstate, severity: Severity::Fatal });
-            if fault.is_some_and(|fault| fault.class().asks_for_ping()) {
+            if fault.is_some_and(|fault| accused.is_accused_by(fault)) {
                 accused.lose(generation);
             }
         });
@@ -72,7 +72,7 @@ impl Session {
             Err(Some(_)) if self.gauge.is_leaving() => Ending::new("closed by its owner"),
             Err(None) => Ending::new("cut: the server is believed down"),
             Err(Some(error)) => {
-                if Fault::of(&error).class().asks_for_ping() {
+                if self.server.is_accused_by_error(&error) {
                     self.server.lose(generation);
                 }
                 self.last_words(&error)

@@ -3,7 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use super::{DefaultBackend, Inner, error::Error, lease::Lease, line::Line};
-use crate::{config::AliasName, plan::Plan, policy::Fault, pool::Backend};
+use crate::{config::AliasName, plan::Plan, pool::Backend};
 
 /// A handle to one alias of a router. Resolved once; cloning is cheap, and each clone keeps the router running.
 pub struct Alias<B: Backend = DefaultBackend> {
@@ -53,10 +53,12 @@ impl<B: Backend> Alias<B> {
     ///
     /// [`Lease::report`] is more exact where the lease is at hand. Connections that are lost report themselves.
     pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        let asks = Fault::of(error).class().asks_for_ping();
         let Ok(line) = self.router.line(self.line.name.as_str()) else { return false };
-        if asks && let Some(choice) = line.route.choose() {
-            let server = &choice.candidate.server;
+        // All servers of a router judge errors alike; one that is out asks for no ping.
+        let chosen = line.route.choose().map(|choice| choice.candidate);
+        let Some(server) = chosen.or_else(|| line.route.own().first()).map(|stop| &stop.server) else { return false };
+        let asks = server.is_accused_by_error(error);
+        if asks {
             server.doubt(server.cell.belief().generation());
         }
         asks

@@ -13,7 +13,6 @@ use super::DefaultBackend;
 use crate::{
     config::AliasName,
     health::Generation,
-    policy::Fault,
     pool::{Backend, CancelToken, Condition, Server},
 };
 
@@ -54,7 +53,7 @@ impl<B: Backend> Lease<B> {
     /// Tells the router about an error seen on this connection. If it speaks against the server it asks for a ping, which all
     /// reports share; that is all it can do. True if it did. Connections that are lost report themselves.
     pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
-        let asks = Fault::of(error).class().asks_for_ping();
+        let asks = self.server.is_accused_by_error(error);
         if asks {
             self.server.doubt(self.generation);
         }

@@ -246,11 +246,10 @@ impl<B: Backend> Line<B> {
         if error.kind() == AcquireErrorKind::Exhausted {
             return None;
         }
-        let class = Fault::of(&error).class();
-        if class.asks_for_ping() {
+        if stop.server.is_accused_by_error(&error) {
             stop.server.doubt(generation);
         }
-        Some(Refusal::new(&stop.server, class, error))
+        Some(Refusal::new(&stop.server, Fault::of(&error).class(), error))
     }
 
     /// By when a request that has to wait gives up.

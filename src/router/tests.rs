@@ -13,6 +13,7 @@ use crate::{
     config::{Config, ConfigBuilder, PoolSettings, Role},
     observe::EventKind,
     plan::Mode,
+    policy::Class,
 };
 
 /// Long enough for anything that is going to happen at all.
@@ -36,8 +37,12 @@ async fn full_server() -> u16 {
 }
 
 fn config(port: u16) -> Config {
+    settings(port).build().unwrap()
+}
+
+fn settings(port: u16) -> ConfigBuilder {
     let pool = PoolSettings { max_size: 1, acquire_timeout: SOON, ..PoolSettings::default() };
-    Config::builder().pool(pool).server("primary", Role::Primary, url(port)).build().unwrap()
+    Config::builder().pool(pool).server("primary", Role::Primary, url(port))
 }
 
 async fn router() -> (Router<FakePool>, Config) {
@@ -153,4 +158,37 @@ async fn a_reload_that_leaves_nothing_but_what_is_up_brings_the_mode_back_to_nor
         }
     }
     assert_eq!(told, [(Mode::ReadOnly, Mode::Normal)]);
+}
+
+/// An error of an application's own.
+#[derive(Debug)]
+struct Throttled;
+
+impl std::fmt::Display for Throttled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("throttled")
+    }
+}
+
+impl std::error::Error for Throttled {}
+
+#[tokio::test]
+async fn an_applications_own_error_asks_for_a_ping_where_the_application_says_so_and_can_do_no_more() {
+    let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    let plain = config(full_server().await);
+    let told = settings(full_server().await).classify_errors(|error| {
+        let refused = error.is::<std::io::Error>().then_some(Class::Application);
+        refused.or(error.is::<Throttled>().then_some(Class::Hard))
+    });
+    for (config, own, network) in [(plain, false, true), (told.build().unwrap(), true, false)] {
+        let router = Router::start_with(config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+        let alias = router.alias("primary").unwrap();
+        let lease = alias.get().await.unwrap();
+        let generation = alias.line.route.own()[0].server.cell.belief().generation();
+        assert_eq!((alias.report(&Throttled), lease.report(&Throttled)), (own, own));
+        assert_eq!((alias.report(&refused), lease.report(&refused)), (network, network));
+        let belief = alias.line.route.own()[0].server.cell.belief();
+        assert!(belief.is_doubted() && belief.generation() == generation, "{belief:?}");
+        router.shutdown().await;
+    }
 }

@@ -1,5 +1,6 @@
 //! Does policy decide as its tables and its numbers say, and does what all threads share survive every order of them?
 
+mod ask;
 mod backoff;
 mod budget;
 mod latency;
