@@ -20,6 +20,7 @@
 //! | configure it | [`Config::from_file`], [`Config::builder`]; the keys and their defaults are in the README |
 //! | know why a request went where it did | [`Router::explain`], [`Router::table`] |
 //! | tell an overload from an outage | [`Error::is_overloaded`], [`Error::is_unavailable`] |
+//! | know how much is possible now | [`Router::mode`], [`Switch`] |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
 //! | test a failover | `testkit` (feature) |
@@ -44,7 +45,8 @@ pub use self::{
     config::Config,
     migrations::{MigrateError, Migration, migrate, pending_migrations},
     observe::{Event, EventKind, Events},
-    router::{Alias, Attempt, Deadline, Error, Lease, Router},
+    plan::Mode,
+    router::{Alias, Attempt, Deadline, Error, Lease, Router, Switch},
 };
 
 /// The README's examples are tests.

@@ -61,6 +61,12 @@ impl<C: Candidate> Route<C> {
         self.choices()
     }
 
+    /// Whether any of the alias's own servers is usable.
+    #[must_use]
+    pub fn is_at_home(&self) -> bool {
+        self.own.iter().any(|candidate| candidate.belief().serves(self.need))
+    }
+
     /// The alias's own servers, usable or not.
     #[must_use]
     pub fn own(&self) -> &[C] {

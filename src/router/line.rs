@@ -182,7 +182,7 @@ impl<B: Backend> Line<B> {
         loop {
             let turned = own.iter().map(|stop| Box::pin(stop.server.turned(stop.belief().generation())));
             let mut turned: Vec<_> = turned.collect();
-            if self.turns() != turns && own.iter().any(|stop| stop.belief().serves(self.route.need())) {
+            if self.turns() != turns && self.route.is_at_home() {
                 return;
             }
             let mut any = |cx: &mut Context<'_>| turned.iter_mut().any(|turned| turned.as_mut().poll(cx).is_ready());

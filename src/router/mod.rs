@@ -8,6 +8,7 @@ mod error;
 mod fake;
 mod lease;
 mod line;
+mod switch;
 mod tend;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-pub use self::{alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease};
+pub use self::{alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease, switch::Switch};
 use self::{
     line::Line,
     topology::{Build, Topology},

@@ -11,6 +11,7 @@ use tokio::{
 use super::{Alias, Router, fake::FakePool};
 use crate::{
     config::{Config, ConfigBuilder, PoolSettings, Role},
+    health::{Belief, State},
     observe::EventKind,
     plan::Mode,
     policy::Class,
@@ -191,4 +192,46 @@ async fn an_applications_own_error_asks_for_a_ping_where_the_application_says_so
         assert!(belief.is_doubted() && belief.generation() == generation, "{belief:?}");
         router.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn a_switch_flips_with_what_is_believed_and_never_lags_behind_it() {
+    let (router, _) = router().await;
+    let alias = router.alias("primary").unwrap();
+    let switch = router.switch_on_alias("primary", 1, 2).unwrap();
+    let server = &alias.line.route.own()[0].server;
+    assert_eq!(*switch.get(), 1);
+    for (state, value) in [(State::Down, 2), (State::Recovering, 2), (State::Up, 1), (State::Suspect, 1)] {
+        server.publish(Belief::new(state, server.cell.belief().generation().next()));
+        assert_eq!((*switch.get(), switch.is_flipped()), (value, value == 2), "{state:?}");
+    }
+}
+
+#[tokio::test]
+async fn switches_survive_a_reload_and_give_the_other_value_after_a_shutdown() {
+    let (primary, replica) = (nobody().await, full_server().await);
+    let out = without_primary(primary, replica).build().unwrap();
+    let well = without_primary(full_server().await, replica).build().unwrap();
+    let router = Router::start_with(well.clone(), |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    let on_alias = router.switch_on_alias("primary", "open", "closed").unwrap();
+    let on_replica = router.switch_on_alias("replica", "open", "closed").unwrap();
+    let on_mode = router.switch_on_mode(Mode::ReadOnly, "open", "closed");
+    let values = || (*on_alias.get(), *on_replica.get(), *on_mode.get());
+    assert_eq!(values(), ("open", "open", "open"));
+    router.reload(out).await.unwrap();
+    assert_eq!(values(), ("closed", "open", "closed"));
+    router.reload(well).await.unwrap();
+    assert_eq!(values(), ("open", "open", "open"));
+    router.shutdown().await;
+    assert_eq!(values(), ("closed", "closed", "closed"));
+    assert!(router.switch_on_alias("primary", 1, 2).is_err());
+}
+
+#[tokio::test]
+async fn a_switch_on_a_mode_flips_there_and_at_whatever_is_worse() {
+    let config = without_primary(nobody().await, full_server().await).build().unwrap();
+    let router = Router::start_with(config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    let flips =
+        [Mode::Degraded, Mode::ReadOnly, Mode::Down].map(|from| router.switch_on_mode(from, (), ()).is_flipped());
+    assert_eq!((router.mode(), flips), (Mode::ReadOnly, [true, true, false]));
 }
