@@ -5,6 +5,7 @@
 mod admission;
 mod harness;
 mod lifecycle;
+mod mode;
 mod network;
 mod outage;
 mod overload;

@@ -2,7 +2,7 @@
 
 use std::{error::Error, future::ready};
 
-use pgdetour::{Event, EventKind, Router, observe::Events, pool::Backend};
+use pgdetour::{Event, EventKind, Mode, Router, observe::Events, pool::Backend};
 
 use super::soon;
 
@@ -19,20 +19,36 @@ impl Story {
 
     /// Waits for the next event of this name about the server of this alias.
     pub(crate) async fn until(&mut self, alias: &str, name: &str) -> Result<EventKind, Box<dyn Error>> {
+        let wanted = |event: &Event| event.is_about(alias) && event.kind.name() == name;
+        self.until_told(&format!("{name} of {alias}"), wanted).await
+    }
+
+    /// Waits until the router is told to be in this mode.
+    pub(crate) async fn until_mode(&mut self, mode: Mode) -> Result<EventKind, Box<dyn Error>> {
+        let wanted = |event: &Event| matches!(event.kind, EventKind::ModeChanged { to, .. } if to == mode);
+        self.until_told(&format!("mode {mode}"), wanted).await
+    }
+
+    async fn until_told(&mut self, what: &str, wanted: impl Fn(&Event) -> bool) -> Result<EventKind, Box<dyn Error>> {
         let told = async {
             while let Some(event) = self.events.next().await {
                 self.told.push(event.clone());
-                if event.is_about(alias) && event.kind.name() == name {
+                if wanted(&event) {
                     return Some(event.kind);
                 }
             }
             None
         };
-        match soon(name, told).await {
+        match soon(what, told).await {
             Ok(Some(kind)) => Ok(kind),
-            Ok(None) => Err(format!("the router ended before it told {name} of {alias}: {:?}", self.told).into()),
-            Err(late) => Err(format!("{late}, of {alias}; told were {:?}", self.told).into()),
+            Ok(None) => Err(format!("the router ended before it told {what}: {:?}", self.told).into()),
+            Err(late) => Err(format!("{late}; told were {:?}", self.told).into()),
         }
+    }
+
+    /// Waits until nothing more will be told.
+    pub(crate) async fn ends(&mut self) -> Result<(), Box<dyn Error>> {
+        soon("the end of the story", async { while self.events.next().await.is_some() {} }).await
     }
 
     /// The names of all that was told so far about the server of this alias.
