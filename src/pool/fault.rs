@@ -5,7 +5,10 @@ use std::{error::Error, io};
 use tokio_postgres::error::{DbError, Severity as Told, SqlState};
 
 use super::{AcquireError, AcquireErrorKind, ConnectFailure, TlsError};
-use crate::policy::{Fault, Network, Severity, Sqlstate};
+use crate::{
+    health::Cause,
+    policy::{Fault, Network, Severity, Sqlstate},
+};
 
 impl Fault {
     /// The fault in an error: in the first of its chain of sources that is one of the driver, a pool or a socket.
@@ -34,6 +37,34 @@ impl Fault {
         }
         Self::Unknown
     }
+}
+
+/// Why some work failed, in words that hold none of its SQL and values: of what the server reports the code alone, of what the
+/// driver finds its own text; `ending` is what the session ended with.
+pub(crate) fn cause_of(error: &(dyn Error + 'static), ending: Option<&str>) -> Cause {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
+            return match (error.as_db_error(), ending) {
+                (Some(error), _) => cause_reported(error),
+                (None, Some(ending)) if error.is_closed() => Cause::new(format!("connection closed: {ending}")),
+                (None, _) if error.source().is_some_and(|source| source.is::<io::Error>()) => Cause::of(error),
+                (None, _) => Cause::new(error.to_string()),
+            };
+        }
+        if let Some(error) = error.downcast_ref::<DbError>() {
+            return cause_reported(error);
+        }
+        if error.is::<AcquireError>() || error.is::<TlsError>() || error.is::<io::Error>() {
+            return Cause::of(error);
+        }
+        next = error.source();
+    }
+    Cause::new("an error of the work's own")
+}
+
+fn cause_reported(error: &DbError) -> Cause {
+    Cause::new(format!("{} {}", error.severity(), error.code().code()))
 }
 
 /// The driver tells the kind of its errors by their text alone. The text is its own, so it is never translated.

@@ -29,7 +29,6 @@ use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
 #[cfg(feature = "deadpool")]
 pub use self::deadpool::{Deadpool, DeadpoolPostgres};
-pub(crate) use self::dial::Dialed;
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 pub use self::none::NoBackend;
 pub use self::{
@@ -39,6 +38,7 @@ pub use self::{
     tap::{Condition, Ending, Tap, Transaction},
     tls::TlsError,
 };
+pub(crate) use self::{dial::Dialed, fault::cause_of};
 // For this crate's program, tests and benches: no part of the interface.
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

@@ -3,10 +3,17 @@
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::error::Error;
-use crate::{config::AliasName, health::Cause, policy::Outcome};
+use crate::{
+    config::AliasName,
+    health::Cause,
+    policy::{Backoff, Outcome},
+};
 
 /// An error of the application's, of whatever type it is.
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Between two attempts on the same server.
+pub(super) const BACKOFF: Backoff = Backoff { base: Duration::from_millis(10), cap: Duration::from_secs(1) };
 
 /// One try of a call on one server, as [`Error::attempts`] lists them.
 #[derive(Debug, Clone)]
@@ -32,7 +39,6 @@ pub(super) struct Failure {
 
 /// Why a call was not tried once more.
 #[derive(Debug)]
-#[cfg_attr(not(test), allow(dead_code, reason = "reads and writes make them"))]
 pub(super) enum End {
     /// Another attempt would not help, or might do harm.
     Failed,

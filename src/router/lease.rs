@@ -9,7 +9,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::DefaultBackend;
+use super::{DefaultBackend, recall::Recall};
 use crate::{
     config::AliasName,
     health::Generation,
@@ -30,12 +30,24 @@ pub struct Lease<B: Backend = DefaultBackend> {
     server: Arc<Server>,
     generation: Generation,
     detour: bool,
+    /// Of a call that has handed it to its work.
+    recall: Option<Arc<Recall>>,
 }
 
 impl<B: Backend> Lease<B> {
     pub(super) fn new(connection: B::Connection, server: &Arc<Server>, generation: Generation, detour: bool) -> Self {
         server.cell.lend();
-        Self { connection: Some(connection), server: Arc::clone(server), generation, detour }
+        Self { connection: Some(connection), server: Arc::clone(server), generation, detour, recall: None }
+    }
+
+    /// Lets a call know when it comes back, and take it back before.
+    pub(super) fn tie(&mut self, recall: &Arc<Recall>) {
+        self.recall = Some(Arc::clone(recall));
+    }
+
+    /// The server, its generation when this was lent, and whether it is a detour.
+    pub(super) fn goes_to(&self) -> (Arc<Server>, Generation, bool) {
+        (Arc::clone(&self.server), self.generation, self.detour)
     }
 
     /// The alias that declares the server this connection goes to.
@@ -85,6 +97,15 @@ impl<B: Backend> DerefMut for Lease<B> {
 impl<B: Backend> Drop for Lease<B> {
     fn drop(&mut self) {
         let Some(connection) = &self.connection else { return };
+        if let Some(recall) = self.recall.take() {
+            if recall.come_back() {
+                // Whoever gave it up had no answer.
+                self.server.cell.give_up();
+                self.connection.take().into_iter().for_each(|lost| give_up::<B>(lost, self.detour));
+                return;
+            }
+            recall.unlimit::<B>(connection);
+        }
         let cell = &self.server.cell;
         let stale = cell.belief().generation() != self.generation || std::thread::panicking();
         let mut condition = if stale { Condition::Dirty } else { B::condition(connection) };

@@ -33,9 +33,7 @@ pub(super) struct Line<B> {
     pub(super) route: Route<Stop<B>>,
     pub(super) acquire_timeout: Duration,
     /// How its calls are bounded, and how many of them are made again.
-    #[allow(dead_code, reason = "reads and writes look at it")]
     pub(super) calls: CallSettings,
-    #[allow(dead_code, reason = "reads and writes draw on it")]
     pub(super) budget: Budget,
     /// Connections that each of its detours keeps open.
     pub(super) min_idle: usize,
@@ -55,6 +53,11 @@ pub(super) struct Stop<B> {
 impl<B> Stop<B> {
     pub(super) fn new(server: &Arc<Server>, pool: &Arc<B>) -> Self {
         Self { server: Arc::clone(server), pool: Arc::clone(pool) }
+    }
+
+    /// By what one call tells servers apart.
+    pub(super) fn server_address(&self) -> usize {
+        Arc::as_ptr(&self.server).addr()
     }
 }
 
@@ -135,15 +138,53 @@ impl<B: Backend> Line<B> {
         Box::pin(async move { router.line(self.name.as_str())?.get_within(router, None, deadline).await })
     }
 
-    /// Goes down the plan; what was tried already is not tried again. Who waits on a detour goes back when an own server does.
+    /// Takes a connection for a call that `failed` servers, by their addresses, have not answered: they come last.
+    pub(super) fn get_beside<'a>(
+        &'a self,
+        router: &'a Inner<B>,
+        failed: &'a [usize],
+        deadline: Instant,
+    ) -> Getting<'a, B> {
+        Box::pin(async move {
+            match self.get_past(None, failed, deadline).await {
+                Err(error) if error.is_unavailable() && self.is_retired() => self.follow(router, deadline).await,
+                result => result,
+            }
+        })
+    }
+
+    /// Closes the idle connections to one server: what they have prepared fits its tables no more.
+    pub(super) fn forget_plans(&self, server: &Arc<Server>) {
+        let stops = self.route.own().iter().chain(self.route.failover());
+        stops.filter(|stop| Arc::ptr_eq(&stop.server, server)).for_each(|stop| stop.pool.evict());
+    }
+
+    /// Whether a server of the plan is none of these.
+    pub(super) fn has_beside(&self, failed: &[usize]) -> bool {
+        self.route.plan().any(|choice| !failed.contains(&choice.candidate.server_address()))
+    }
+
     async fn get_from(&self, tried: Option<(&Stop<B>, Refusal)>, deadline: Instant) -> Result<Lease<B>, Error> {
+        self.get_past(tried, &[], deadline).await
+    }
+
+    /// Goes down the plan; what was tried already is not tried again, and what has failed comes last. Who waits on a detour goes
+    /// back when an own server does.
+    async fn get_past(
+        &self,
+        tried: Option<(&Stop<B>, Refusal)>,
+        mut failed: &[usize],
+        deadline: Instant,
+    ) -> Result<Lease<B>, Error> {
         let (mut tried, mut refusals) = match tried {
             Some((stop, refusal)) => (Some(Arc::as_ptr(&stop.pool).addr()), vec![refusal]),
             None => (None, Vec::new()),
         };
         'plan: loop {
             let turns = self.turns();
-            for Choice { candidate: stop, detour, belief, .. } in self.route.plan() {
+            let mut plan: Vec<_> = self.route.plan().collect();
+            plan.sort_by_key(|choice| failed.contains(&choice.candidate.server_address()));
+            for Choice { candidate: stop, detour, belief, .. } in plan {
                 if tried == Some(Arc::as_ptr(&stop.pool).addr()) {
                     continue;
                 }
@@ -152,7 +193,7 @@ impl<B: Backend> Line<B> {
                     biased;
                     found = self.attempt(stop, generation, first, deadline) => found,
                     () = self.back(turns), if detour => {
-                        tried = None;
+                        (tried, failed) = (None, &[]);
                         continue 'plan;
                     }
                 };
@@ -253,7 +294,7 @@ impl<B: Backend> Line<B> {
     }
 
     /// By when a request that has to wait gives up.
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         let own = clock::now() + self.acquire_timeout;
         Deadline::current().map_or(own, |around| own.min(around.at()))
     }

@@ -8,11 +8,14 @@ mod error;
 mod fake;
 mod lease;
 mod line;
+mod read;
+mod recall;
 mod switch;
 mod tend;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod trail;
 
 use std::{path::Path, sync::Arc};
 

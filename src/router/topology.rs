@@ -287,9 +287,10 @@ fn line<B: Backend>(
     })
 }
 
-/// The retries of an alias. Its reserve covers what the end of its server fails at once: a call on each connection.
+/// The retries of an alias. Its reserve covers what the end of its server fails at once, a call on each connection, and the same
+/// again where those go.
 fn budget(alias: &AliasConfig) -> Budget {
-    let reserve = if alias.calls.retry_budget == 0 { 0 } else { alias.pool.max_size };
+    let reserve = if alias.calls.retry_budget == 0 { 0 } else { 2 * alias.pool.max_size };
     Budget::new(alias.calls.retry_budget, u32::try_from(reserve).unwrap_or(u32::MAX))
 }
 

@@ -1,5 +1,8 @@
 //! What becomes of requests and leases when the configuration changes or the router ends?
 
+#[cfg(feature = "testkit")]
+mod reads;
+
 use std::time::Duration;
 
 use tokio::{

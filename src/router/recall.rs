@@ -1,0 +1,170 @@
+//! A lease in the hands of a call's work: what has left over it, and how it is called back.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+
+use super::lease::Lease;
+use crate::{
+    health::Generation,
+    policy::{Fault, Outcome, Severity},
+    pool::{Backend, CancelToken, Condition, Server, Tap},
+};
+
+/// What a call keeps of a lease that it has handed to its work. The work may drop the lease at any moment, and the connection is
+/// somebody else's then: whoever comes first, the lease's drop or the call that wants it back, has decided.
+pub(super) struct Recall {
+    pub(super) server: Arc<Server>,
+    pub(super) generation: Generation,
+    pub(super) detour: bool,
+    limited: bool,
+    tap: Option<Tap>,
+    /// Where there is no tap to ask for it later.
+    token: Option<CancelToken>,
+    before: u64,
+    /// `OUT`, `CALLED_BACK`, or how it was when it came back.
+    state: AtomicU64,
+}
+
+const OUT: u64 = 0;
+const CALLED_BACK: u64 = 1;
+/// It came back.
+const RETURNED: u64 = 2;
+/// When it came back, nothing that was queued could still leave.
+const QUIET: u64 = 4;
+/// Above this: the statements that had left.
+const COUNT: u32 = 3;
+
+/// So long does a request to cancel wait for others to the same server.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Recall {
+    /// For a lease that is about to be handed to some work, of which nothing has been sent over it; `limit` is what the server
+    /// shall give each of the work's statements.
+    pub(super) fn of<B: Backend>(lease: &Lease<B>, limit: Option<Duration>) -> Self {
+        let tap = B::tap(lease);
+        let token = if tap.is_some() { None } else { B::cancel_token(lease) };
+        let mut before = tap.as_ref().map_or(0, Tap::statements);
+        // PostgreSQL takes 0 for no limit at all.
+        let limit = limit.map(|limit| format!("SET statement_timeout = {}", limit.as_millis().clamp(1, 2_147_483_647)));
+        let limited = limit.is_some_and(|limit| queue::<B>(lease, &limit));
+        // The limit is a statement too, and leaves before all others.
+        before += u64::from(limited);
+        let (server, generation, detour) = lease.goes_to();
+        Self { server, generation, detour, limited, tap, token, before, state: AtomicU64::new(OUT) }
+    }
+
+    /// Takes the limit of a session back, on the way back to its pool.
+    pub(super) fn unlimit<B: Backend>(&self, connection: &B::Connection) {
+        if self.limited {
+            queue::<B>(connection, "RESET statement_timeout");
+        }
+    }
+
+    /// The lease is being dropped. True if it was called back: then the connection is of no more use.
+    pub(super) fn come_back(&self) -> bool {
+        let state = self.tap.as_ref().map_or(RETURNED, |tap| {
+            let quiet = if tap.condition() == Condition::Busy { 0 } else { QUIET };
+            RETURNED | quiet | self.sent(tap) << COUNT
+        });
+        self.state.swap(state, Ordering::AcqRel) == CALLED_BACK
+    }
+
+    /// If the lease is out and something may be under way over it, cancels that and lets nobody use the connection again.
+    fn call_back(&self) {
+        let condition = self.tap.as_ref().map_or(Condition::Unknown, Tap::condition);
+        let under_way = match condition {
+            Condition::Busy | Condition::Unknown => true,
+            // Its drop gives it back or closes it, as any other's.
+            Condition::Clean | Condition::Dirty => false,
+        };
+        let out = || self.state.compare_exchange(OUT, CALLED_BACK, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if under_way && out() {
+            let token = self.tap.as_ref().and_then(Tap::cancel_token).or_else(|| self.token.clone());
+            token.into_iter().for_each(|token| cancel(Arc::clone(&self.server), token));
+        }
+    }
+
+    /// What became of the work's statements, of which the last failed with this.
+    pub(super) fn outcome(&self, fault: Fault) -> Outcome {
+        let Some(tap) = &self.tap else { return Outcome::Unknown };
+        let state = self.state.load(Ordering::Acquire);
+        // The count as it is now may include the next lease's: it errs towards what promises less.
+        let sent = if state & QUIET != 0 { state >> COUNT } else { self.sent(tap) };
+        let answered = matches!(fault, Fault::Reported { severity: Severity::Error, .. } | Fault::Replay);
+        match sent {
+            0 if state & QUIET != 0 || tap.has_ended() => Outcome::NotSent,
+            1 if answered => Outcome::RolledBack,
+            _ => Outcome::Unknown,
+        }
+    }
+
+    /// Why the session ended, in the server's words or the socket's.
+    pub(super) fn ending(&self) -> Option<&str> {
+        Some(self.tap.as_ref()?.ending()?.cause.as_str())
+    }
+
+    fn sent(&self, tap: &Tap) -> u64 {
+        tap.statements().saturating_sub(self.before)
+    }
+}
+
+impl fmt::Debug for Recall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recall").field("server", &self.server.name).finish_non_exhaustive()
+    }
+}
+
+/// Calls the lease back when it is dropped, unless the work has ended by itself: after a deadline, a cancelled call, a lost race,
+/// a panic. Has to be dropped before the work is, which holds the lease.
+#[derive(Debug)]
+pub(super) struct Tether(Option<Arc<Recall>>);
+
+impl Tether {
+    pub(super) fn new(recall: &Arc<Recall>) -> Self {
+        Self(Some(Arc::clone(recall)))
+    }
+
+    pub(super) fn cut(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Tether {
+    fn drop(&mut self) {
+        if let Some(recall) = &self.0 {
+            recall.call_back();
+        }
+    }
+}
+
+/// Sends a statement whose answer nobody waits for; what is sent next follows it without a round trip in between. False where the
+/// back end cannot.
+fn queue<B: Backend>(connection: &B::Connection, sql: &str) -> bool {
+    let mut sent = pin!(B::execute(connection, sql));
+    // What was sent with the first poll goes on when this is dropped.
+    sent.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+/// Asks the server to cancel, in a task of its own: nobody waits for that.
+fn cancel(server: Arc<Server>, token: CancelToken) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    runtime.spawn(async move {
+        // A server that answers nobody would else be asked by hundreds at once.
+        let turn = tokio::time::timeout(PATIENCE, server.cancels.acquire()).await;
+        if let Ok(Ok(_turn)) = turn {
+            // Where it cannot be reached there is nobody to cancel either.
+            let _ = token.cancel_query().await;
+        }
+    });
+}
