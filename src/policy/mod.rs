@@ -5,6 +5,7 @@
 mod ask;
 mod backoff;
 mod budget;
+mod calls;
 mod classify;
 mod latency;
 mod outcome;
@@ -20,6 +21,7 @@ pub(crate) use self::ramp::Ramp;
 pub use self::{
     backoff::Backoff,
     budget::Budget,
+    calls::{Calls, Counts},
     classify::{Class, Fault, Network, Severity, Sqlstate},
     latency::Latencies,
     outcome::Outcome,

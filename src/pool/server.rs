@@ -16,7 +16,7 @@ use crate::{
     clock,
     config::{AliasName, OutageErrors},
     health::{Belief, Cell, Generation},
-    policy::Fault,
+    policy::{Calls, Fault},
 };
 
 /// One server, shared by its pools, its sessions, the monitor and the router.
@@ -29,6 +29,8 @@ pub struct Server {
     /// What is believed about it.
     pub cell: Cell,
     outage_errors: OutageErrors,
+    /// What became of the calls on it.
+    pub(crate) calls: Calls,
     bell: Arc<Notify>,
     /// Sessions of an older generation than this end at once.
     oldest: watch::Sender<Cut>,
@@ -48,6 +50,9 @@ const ENDING: Duration = Duration::from_millis(20);
 
 /// Each takes a connect; a statement that runs on harms less than a server that does nothing else.
 const CANCELS: usize = 8;
+
+/// A call that takes as long is slow, unless the configuration says otherwise.
+const SLOW_CALL: Duration = Duration::from_secs(1);
 
 /// Which sessions of a server may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +82,7 @@ impl Server {
             address,
             cell: Cell::default(),
             outage_errors: OutageErrors::default(),
+            calls: Calls::new(SLOW_CALL),
             bell,
             oldest,
             turns,
@@ -91,6 +97,12 @@ impl Server {
     #[must_use]
     pub(crate) fn with_outage_errors(self, outage_errors: OutageErrors) -> Self {
         Self { outage_errors, ..self }
+    }
+
+    /// Counts a call that was made on this server, so that a server which fails many or is slow to answer is found out: how it ended
+    /// (`None`: well) and how long it took there, without the wait for a connection. Two relaxed atomic additions at most.
+    pub fn record_call(&self, fault: Option<Fault>, took: Duration) {
+        self.calls.record(fault, took);
     }
 
     /// Whether this fault asks for a ping of this server.

@@ -1,0 +1,87 @@
+//! What became of the calls that were made on one server: counters that every call may add to.
+
+use std::time::Duration;
+
+use super::{
+    atomic::{AtomicU64, Ordering},
+    classify::{Class, Fault},
+};
+
+/// The calls on one server since the start. A call that failed is not counted as slow too, so that each adds to two at most.
+#[derive(Debug)]
+pub struct Calls {
+    made: AtomicU64,
+    failed: AtomicU64,
+    slow: AtomicU64,
+    slow_after: Duration,
+}
+
+/// How many calls were made, and how many of them failed or were slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// All of them.
+    pub made: u64,
+    /// Those that the server failed.
+    pub failed: u64,
+    /// Those that it answered slowly.
+    pub slow: u64,
+}
+
+/// What one call says of its server.
+enum Said {
+    Answered,
+    Failed,
+    Nothing,
+}
+
+impl Calls {
+    /// Counters that take a call of this length and more for slow.
+    #[must_use]
+    pub fn new(slow_after: Duration) -> Self {
+        Self { made: AtomicU64::new(0), failed: AtomicU64::new(0), slow: AtomicU64::new(0), slow_after }
+    }
+
+    /// Counts a call that took this long and ended well (`None`) or with a fault. What speaks of neither the server nor the way to it
+    /// is not counted: a full pool, a wrong setting, a replica's conflict with replay.
+    pub fn record(&self, fault: Option<Fault>, took: Duration) {
+        let counter = match fault.map_or(Said::Answered, Said::by) {
+            Said::Failed => Some(&self.failed),
+            Said::Answered => (took >= self.slow_after).then_some(&self.slow),
+            Said::Nothing => return,
+        };
+        self.made.fetch_add(1, Ordering::Relaxed);
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The counts so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts { made: read(&self.made), failed: read(&self.failed), slow: read(&self.slow) }
+    }
+}
+
+impl Said {
+    fn by(fault: Fault) -> Self {
+        match fault.class() {
+            Class::Hard | Class::Soft => Self::Failed,
+            // It has understood the statement and said what is wrong with it.
+            Class::Application => Self::Answered,
+            Class::Overload | Class::Role | Class::Config | Class::Local | Class::Conflict => Self::Nothing,
+        }
+    }
+}
+
+impl Counts {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            made: self.made.wrapping_sub(earlier.made),
+            failed: self.failed.wrapping_sub(earlier.failed),
+            slow: self.slow.wrapping_sub(earlier.slow),
+        }
+    }
+}
