@@ -46,7 +46,7 @@ pub use self::{
     migrations::{MigrateError, Migration, migrate, pending_migrations},
     observe::{Event, EventKind, Events},
     plan::Mode,
-    router::{Alias, Attempt, Deadline, Error, Lease, Router, Switch},
+    router::{Alias, Attempt, Deadline, Error, Lease, Router, Switch, Transaction},
 };
 
 /// The README's examples are tests.

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
     Inner,
     deadline::Deadline,
     error::{Error, Refusal},
+    fate::Epoch,
     lease::{Lease, Unanswered, Unproven},
 };
 use crate::{
@@ -35,6 +36,8 @@ pub(super) struct Line<B> {
     /// How its calls are bounded, and how many of them are made again.
     pub(super) calls: CallSettings,
     pub(super) budget: Budget,
+    /// Within what its server counts transactions, where somebody has asked.
+    pub(super) epoch: ArcSwapOption<Epoch>,
     /// Connections that each of its detours keeps open.
     pub(super) min_idle: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -313,7 +316,6 @@ impl<B: Backend> Line<B> {
     }
 
     /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
-    #[cfg_attr(not(test), allow(dead_code, reason = "writes call it"))]
     pub(super) fn refuse_write(&self, refusals: Vec<Refusal>) -> Error {
         self.count(|server| server.cell.count_refused());
         let plan = self.chain.for_writes().explain(self.name.clone(), &self.table.load(), clock::now());
@@ -403,6 +405,7 @@ mod tests {
             acquire_timeout: 60 * SOON,
             calls: alias.calls.clone(),
             budget: Budget::new(alias.calls.retry_budget, 0),
+            epoch: ArcSwapOption::empty(),
             min_idle: 0,
             table: Arc::default(),
         })

@@ -6,6 +6,7 @@ mod deadline;
 mod error;
 #[cfg(test)]
 mod fake;
+mod fate;
 mod lease;
 mod line;
 mod read;
@@ -16,12 +17,17 @@ mod tend;
 mod tests;
 mod topology;
 mod trail;
+mod transaction;
+mod write;
 
 use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 
-pub use self::{alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease, switch::Switch};
+pub use self::{
+    alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease, switch::Switch,
+    transaction::Transaction,
+};
 use self::{
     line::Line,
     topology::{Build, Topology},

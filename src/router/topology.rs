@@ -281,6 +281,7 @@ fn line<B: Backend>(
         chain,
         acquire_timeout: alias.pool.acquire_timeout,
         budget: budget(alias),
+        epoch: arc_swap::ArcSwapOption::empty(),
         calls: alias.calls.clone(),
         min_idle: alias.pool.min_idle,
         table: Arc::clone(&shared.table),

@@ -10,3 +10,4 @@ mod network;
 mod outage;
 mod overload;
 mod session;
+mod write;

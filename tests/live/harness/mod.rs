@@ -6,7 +6,7 @@ mod story;
 use std::{error::Error, time::Duration};
 
 use pgdetour::{
-    Alias, Config, Lease, Router,
+    Alias, Config, Lease, Router, Transaction,
     config::{ConfigBuilder, Pings, PoolSettings, Role},
     health::{Belief, State},
     pool::{Backend, Bb8Postgres, DeadpoolPostgres, FromSpec},
@@ -30,17 +30,28 @@ static TURNS: Semaphore = Semaphore::const_new(3);
 /// A back end whose leases are tokio-postgres clients.
 pub(crate) trait Subject: FromSpec + Backend<Connection: Sync> {
     fn client(lease: &Lease<Self>) -> &Client;
+
+    /// The client of a write.
+    fn of(transaction: &Transaction<Self>) -> &Client;
 }
 
 impl Subject for DeadpoolPostgres {
     fn client(lease: &Lease<Self>) -> &Client {
         lease
     }
+
+    fn of(transaction: &Transaction<Self>) -> &Client {
+        transaction
+    }
 }
 
 impl Subject for Bb8Postgres {
     fn client(lease: &Lease<Self>) -> &Client {
         lease
+    }
+
+    fn of(transaction: &Transaction<Self>) -> &Client {
+        transaction
     }
 }
 

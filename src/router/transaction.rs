@@ -1,0 +1,305 @@
+//! What a write runs in: a transaction that the router has begun, hands out, and alone commits.
+
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    ops::Deref,
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::timeout_at};
+
+use super::{DefaultBackend, call::BoxError, deadline::Deadline, lease::Lease};
+use crate::{
+    clock,
+    config::AliasName,
+    health::Cause,
+    policy::{Fault, Outcome},
+    pool::{Backend, FirstRow, Tap, Transaction as Standing, cause_of},
+};
+
+/// The transaction of a [write](crate::Alias::write). It dereferences to what a [`Lease`] does, so it is used as that is.
+///
+/// The router commits when the work has returned and this is dropped. Do not end the transaction yourself, by `COMMIT` or
+/// `ROLLBACK`: the router could no longer say what became of it. To give it up return an error. Savepoints are yours.
+pub struct Transaction<B: Backend = DefaultBackend> {
+    /// There until `drop`.
+    lease: Option<Lease<B>>,
+    back: Option<oneshot::Sender<Lease<B>>>,
+}
+
+impl<B: Backend> Transaction<B> {
+    fn lend(lease: Lease<B>) -> (Self, oneshot::Receiver<Lease<B>>) {
+        let (back, returned) = oneshot::channel();
+        (Self { lease: Some(lease), back: Some(back) }, returned)
+    }
+
+    /// The alias that declares the server it runs on.
+    #[must_use]
+    pub fn server(&self) -> &AliasName {
+        self.lease().server()
+    }
+
+    fn lease(&self) -> &Lease<B> {
+        self.lease.as_ref().expect("the lease is there until the transaction is dropped")
+    }
+}
+
+impl<B: Backend> Deref for Transaction<B> {
+    type Target = B::Connection;
+
+    fn deref(&self) -> &B::Connection {
+        self.lease()
+    }
+}
+
+impl<B: Backend> Drop for Transaction<B> {
+    fn drop(&mut self) {
+        if let (Some(lease), Some(back)) = (self.lease.take(), self.back.take()) {
+            // Where nobody waits for it any more the lease is dropped, and with it an open transaction is given up.
+            let _ = back.send(lease);
+        }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Transaction<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").field("server", self.server()).finish_non_exhaustive()
+    }
+}
+
+/// How long a rollback may take: it costs a round trip, and without it the connection is closed.
+const ROLLBACK: Duration = Duration::from_millis(100);
+
+/// What goes ahead of a `COMMIT`, without waiting for the answer. It fails where the transaction has failed: a `COMMIT` there
+/// is answered like any other, and rolls back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// The number of the transaction, if it has one.
+    Number,
+    /// Whether it stands.
+    Standing,
+}
+
+impl Question {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Number => "SELECT pg_catalog.pg_current_xact_id_if_assigned()",
+            Self::Standing => "SELECT 1",
+        }
+    }
+}
+
+/// A connection inside a transaction that the router has begun.
+pub(super) struct Open<B: Backend> {
+    lease: Lease<B>,
+    tap: Option<Tap>,
+    /// Statements that had left when it was begun.
+    begun: u64,
+    deadline: Deadline,
+}
+
+impl<B: Backend> Open<B> {
+    /// Begins a transaction by `sql`, and gives the first row that came back.
+    ///
+    /// Not sent along with the work's first statement: a `BEGIN` that fails by itself, by a request to cancel that comes late,
+    /// would leave that statement outside of any transaction.
+    pub(super) async fn begin(lease: Lease<B>, sql: &str, deadline: Deadline) -> Result<(Self, FirstRow), Broken> {
+        let answer = B::execute(&lease, sql);
+        let Ok(answer) = timeout_at(deadline.at().into(), answer).await else {
+            return Err(Broken::late(Outcome::NotSent));
+        };
+        let tap = B::tap(&lease);
+        let begun = tap.as_ref().map_or(0, Tap::statements);
+        let open = Self { lease, tap, begun, deadline };
+        match answer {
+            Ok(row) => Ok((open, row)),
+            Err(error) => {
+                open.roll_back().await;
+                Err(Broken::by(error, |_| Outcome::NotSent))
+            }
+        }
+    }
+
+    /// Runs the work. When this fails nothing of it stays, unless the work has ended the transaction itself.
+    pub(super) async fn run<T, E, F>(self, work: impl FnOnce(Transaction<B>) -> F) -> Result<(Self, T), Broken>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let Self { lease, tap, begun, deadline } = self;
+        let until = deadline.at().into();
+        let (transaction, returned) = Transaction::lend(lease);
+        let done = timeout_at(until, work(transaction)).await;
+        let lease = timeout_at(until, returned).await;
+        // An error of the channel cannot be: the sender sends when it is dropped.
+        let (done, lease) = match (done, lease) {
+            (Ok(done), Ok(Ok(lease))) => (done, lease),
+            _ => return Err(Broken::late(uncommitted(tap.as_ref(), begun))),
+        };
+        let open = Self { lease, tap, begun, deadline };
+        match done {
+            Ok(value) => Ok((open, value)),
+            Err(error) => {
+                let outcome = uncommitted(open.tap.as_ref(), begun);
+                open.roll_back().await;
+                Err(Broken::by(error.into(), |_| outcome))
+            }
+        }
+    }
+
+    /// Commits, and tells the transaction's number with a failure of which the server may know more.
+    pub(super) async fn commit(self, question: Question) -> Result<(), (Broken, Option<Xid>)> {
+        if let Err(broken) = self.is_ready() {
+            return Err((self.give_up(broken).await, None));
+        }
+        let sent = self.sent();
+        let (asked, committed) =
+            both(B::execute(&self.lease, question.sql()), B::execute(&self.lease, "COMMIT"), self.deadline).await;
+        let broken = match (committed, asked) {
+            (Some(Ok(_)), Some(Ok(_))) => return Ok(()),
+            (Some(Ok(_)), Some(Err(error))) => Broken::by(error, |_| Outcome::RolledBack),
+            (Some(Ok(_)), None) => Broken::because("the server answered out of turn", Outcome::Unknown),
+            (Some(Err(error)), asked) => {
+                let broken = self.uncertain(error, sent);
+                if broken.outcome == Outcome::Unknown {
+                    return Err((broken, asked.and_then(Xid::of)));
+                }
+                broken
+            }
+            // The driver may still have it in hand.
+            (None, _) => Broken::late(Outcome::Unknown),
+        };
+        Err((self.give_up(broken).await, None))
+    }
+
+    /// Commits by `sql`, of which the last statement is a `COMMIT` and the one before it fails where the transaction has.
+    #[allow(dead_code, reason = "what happens once is committed so")]
+    pub(super) async fn commit_by(self, sql: &str) -> Result<(), Broken> {
+        if let Err(broken) = self.is_ready() {
+            return Err(self.give_up(broken).await);
+        }
+        let (sent, answer) = (self.sent(), B::execute(&self.lease, sql));
+        let broken = match timeout_at(self.deadline.at().into(), answer).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => self.uncertain(error, sent),
+            Err(_) => Broken::late(Outcome::Unknown),
+        };
+        Err(self.give_up(broken).await)
+    }
+
+    /// How a `COMMIT` failed that was handed to the driver when so many statements had left.
+    fn uncertain(&self, error: BoxError, sent: u64) -> Broken {
+        let unsent = self.tap.as_ref().is_some_and(|tap| tap.has_ended() && tap.statements() == sent);
+        Broken::by(error, |fault| if unsent { Outcome::RolledBack } else { Outcome::of_commit(fault) })
+    }
+
+    fn sent(&self) -> u64 {
+        self.tap.as_ref().map_or(0, Tap::statements)
+    }
+
+    /// Rolls back what is known not to have been committed.
+    async fn give_up(self, broken: Broken) -> Broken {
+        if broken.outcome != Outcome::Unknown {
+            self.roll_back().await;
+        }
+        broken
+    }
+
+    /// Gives the transaction up, and the connection back if that can be used again.
+    pub(super) async fn roll_back(self) {
+        let closed = self.tap.as_ref().is_some_and(Tap::has_ended) || B::is_closed(&self.lease);
+        let outside = self.tap.as_ref().is_some_and(|tap| tap.is_clean());
+        if !closed && !outside {
+            let until = self.deadline.at().min(clock::now() + ROLLBACK);
+            let rolled_back = B::execute(&self.lease, "ROLLBACK");
+            // Where it is not done in time, the lease closes the connection.
+            let _ = timeout_at(until.into(), rolled_back).await;
+        }
+    }
+
+    /// Whether a `COMMIT` would commit what the work has done, as of the last reply.
+    fn is_ready(&self) -> Result<(), Broken> {
+        let Some(tap) = &self.tap else { return Ok(()) };
+        let open = uncommitted(Some(tap), self.begun);
+        match tap.transaction() {
+            Standing::None => Err(Broken::because("the work ended the transaction itself", Outcome::Unknown)),
+            Standing::Open | Standing::Failed if tap.has_ended() => Err(Broken {
+                fault: Some(Fault::Closed),
+                ..Broken::because("the session ended before the COMMIT", open)
+            }),
+            Standing::Failed => {
+                Err(Broken::because("a statement failed, and the work returned no error", Outcome::RolledBack))
+            }
+            Standing::Open => Ok(()),
+        }
+    }
+}
+
+/// Asks two things at once, the first first, and waits for the second: then the first is answered as well, if it ever will be.
+async fn both<F>(first: F, second: F, deadline: Deadline) -> (Option<F::Output>, Option<F::Output>)
+where
+    F: Future,
+{
+    let (mut first, mut second, mut answer) = (pin!(first), pin!(second), None);
+    let waited = poll_fn(|cx| {
+        if answer.is_none()
+            && let Poll::Ready(found) = first.as_mut().poll(cx)
+        {
+            answer = Some(found);
+        }
+        second.as_mut().poll(cx)
+    });
+    let second = timeout_at(deadline.at().into(), waited).await.ok();
+    (answer, second)
+}
+
+/// What became of a transaction that was begun and that nobody has committed. What the driver has still in hand changes nothing
+/// of it: a statement that leaves later is rolled back with the others.
+fn uncommitted(tap: Option<&Tap>, begun: u64) -> Outcome {
+    match tap {
+        Some(tap) if tap.transaction() == Standing::None => Outcome::Unknown,
+        Some(tap) if tap.has_ended() && tap.statements() == begun => Outcome::NotSent,
+        Some(_) | None => Outcome::RolledBack,
+    }
+}
+
+/// The number of a transaction that has written, as the server gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Xid(pub(super) u64);
+
+impl Xid {
+    fn of(row: Result<FirstRow, BoxError>) -> Option<Self> {
+        row.ok()?.first()?.as_deref()?.parse().ok().map(Self)
+    }
+}
+
+/// An attempt that failed.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) outcome: Outcome,
+    /// What went wrong, if it was not the work's own decision.
+    pub(super) fault: Option<Fault>,
+    pub(super) cause: Cause,
+    pub(super) source: Option<BoxError>,
+    /// Whether the time for the call was over.
+    pub(super) late: bool,
+}
+
+impl Broken {
+    pub(super) fn by(error: BoxError, outcome: impl FnOnce(Fault) -> Outcome) -> Self {
+        let fault = Fault::of(&*error);
+        let cause = cause_of(&*error, None);
+        Self { outcome: outcome(fault), fault: Some(fault), cause, source: Some(error), late: false }
+    }
+
+    pub(super) fn because(why: &str, outcome: Outcome) -> Self {
+        Self { outcome, fault: None, cause: Cause::new(why), source: None, late: false }
+    }
+
+    pub(super) fn late(outcome: Outcome) -> Self {
+        Self { late: true, ..Self::because("the time for the call was over", outcome) }
+    }
+}

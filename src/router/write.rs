@@ -1,0 +1,200 @@
+//! A transaction that the router commits: made again by itself where that is safe, and never reported as less than it may be.
+
+use std::{
+    error::Error as StdError,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::time::{sleep, timeout_at};
+
+use super::{
+    Alias, Inner,
+    call::{Attempt, BACKOFF, BoxError, End, Failure},
+    deadline::Deadline,
+    error::Error,
+    fate::Fate,
+    lease::Lease,
+    line::Line,
+    transaction::{Broken, Open, Transaction},
+};
+use crate::{
+    clock,
+    config::Role,
+    health::Need,
+    plan::Candidate,
+    policy::{Effort, Outcome, Verdict, verdict},
+    pool::{Backend, Server},
+};
+
+impl<B: Backend> Alias<B> {
+    /// Runs `work` in a transaction and commits it: on the alias's own server, which has to be a primary, never on a detour.
+    ///
+    /// The router sends `BEGIN` before the work and `COMMIT` after it has returned and dropped its [`Transaction`]; if it returns
+    /// an error, `ROLLBACK`. After a serialization failure or a deadlock the whole work is run again, and so it is where the
+    /// connection was lost before any statement of the work could leave: within `call_timeout` (default 30 s) or the
+    /// [deadline](crate::Router::with_deadline) around it, and within the alias's `retry_budget`. So let the work do nothing
+    /// outside of the transaction that may not be done twice.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "deadpool")]
+    /// # async fn example(primary: pgdetour::Alias, id: i64) -> Result<(), pgdetour::Error> {
+    /// primary
+    ///     .write(|transaction| async move {
+    ///         transaction.execute("UPDATE accounts SET balance = balance - 1 WHERE id = $1", &[&id]).await?;
+    ///         transaction.execute("INSERT INTO payments (account) VALUES ($1)", &[&id]).await
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It costs a round trip before the work and one after it. With `COMMIT` goes a question for the transaction's number: where
+    /// the connection is lost before `COMMIT` is answered and the server is well, it is asked what became of the
+    /// transaction, and believed unless it has been promoted or restarted, or has crashed, since.
+    ///
+    /// Under synchronous replication, a `COMMIT` whose wait for the replica was cancelled has happened on the primary: it is a
+    /// success here, and a WARN in the log, since a failover may lose it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::outcome`] says what became of it. [`Unknown`](Outcome::Unknown) is the one after which it may have happened:
+    /// `COMMIT` may have left, and no answer came. Otherwise nothing of it stays. The error of the work is the source. An alias
+    /// that is not a primary's is refused, and so is a write while its server takes none; [`Error::is_read_only`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call is rolled back, unless its `COMMIT` was under way.
+    pub async fn write<T, E, F>(&self, mut work: impl FnMut(Transaction<B>) -> F + Send) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, E>> + Send,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let line = self.current()?;
+        let mut course = Course::begin(&line, &self.router);
+        loop {
+            let lease = course.lease().await?;
+            match course.attempt(lease, &mut work).await {
+                Ok(value) => return Ok(value),
+                Err(broken) => course.again(broken).await?,
+            }
+        }
+    }
+}
+
+impl<B: Backend> Alias<B> {
+    /// The line of this alias, of the newest configuration.
+    pub(super) fn current(&self) -> Result<Arc<Line<B>>, Error> {
+        if self.line.is_retired() { self.router.line(self.line.name.as_str()) } else { Ok(Arc::clone(&self.line)) }
+    }
+}
+
+/// One write, and what has become of it so far.
+pub(super) struct Course<'a, B: Backend> {
+    pub(super) line: &'a Line<B>,
+    router: &'a Inner<B>,
+    pub(super) deadline: Deadline,
+    /// Where and since when the attempt that is made now has its connection, and how long that took to get.
+    at: Option<(Arc<Server>, Instant, Duration)>,
+    attempts: Vec<Attempt>,
+    source: Option<BoxError>,
+    again: u32,
+    /// Whether the write may be made again by its caller, whatever became of it.
+    pub(super) repeatable: bool,
+}
+
+impl<'a, B: Backend> Course<'a, B> {
+    pub(super) fn begin(line: &'a Line<B>, router: &'a Inner<B>) -> Self {
+        line.budget.deposit();
+        let deadline = Deadline::after(line.calls.call_timeout).or_earlier(Deadline::current());
+        Self { line, router, deadline, at: None, attempts: Vec::new(), source: None, again: 0, repeatable: false }
+    }
+
+    /// A connection to the alias's own server, if that takes writes.
+    pub(super) async fn lease(&mut self) -> Result<Lease<B>, Error> {
+        let since = clock::now();
+        let own = &self.line.route.own()[0];
+        if self.line.route.need() != Need::Writes || !own.belief().serves(Need::Writes) {
+            return Err(self.refused(self.line.refuse_write(Vec::new())));
+        }
+        let lease = match timeout_at(self.deadline.at().into(), self.line.get(self.router)).await {
+            Ok(Ok(lease)) => lease,
+            Ok(Err(error)) => return Err(self.refused(error)),
+            Err(_) => return Err(self.end(End::Late(self.deadline.within()))),
+        };
+        let known = self.line.table.load().get(lease.server()).and_then(|entry| entry.known.facts);
+        if lease.is_detour() || known.is_none_or(|facts| facts.role != Role::Primary) {
+            return Err(self.refused(self.line.refuse_write(Vec::new())));
+        }
+        let lent = clock::now();
+        self.at = Some((lease.goes_to().0, lent, lent.saturating_duration_since(since)));
+        Ok(lease)
+    }
+
+    /// Runs the work in a transaction, once.
+    async fn attempt<T, E, F>(&mut self, lease: Lease<B>, work: impl FnOnce(Transaction<B>) -> F) -> Result<T, Broken>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let until = self.deadline.at().into();
+        let fate = timeout_at(until, Fate::before(&lease, self.line)).await;
+        let fate = fate.map_err(|_| Broken::late(Outcome::NotSent))?;
+        let (open, _) = Open::begin(lease, "BEGIN", self.deadline).await?;
+        let (open, value) = open.run(work).await?;
+        let (broken, xid) = match open.commit(fate.question()).await {
+            Ok(()) => return Ok(value),
+            Err(failed) => failed,
+        };
+        let Some(xid) = xid else { return Err(broken) };
+        match timeout_at(until, fate.is_committed(xid, self.line, self.router)).await {
+            Ok(Some(true)) => Ok(value),
+            Ok(Some(false)) => Err(Broken { outcome: Outcome::RolledBack, ..broken }),
+            Ok(None) | Err(_) => Err(broken),
+        }
+    }
+
+    /// Goes on to the next attempt, after a wait, or ends the call.
+    pub(super) async fn again(&mut self, broken: Broken) -> Result<(), Error> {
+        let Broken { outcome, fault, cause, source, late } = broken;
+        if let Some((server, lent, acquire)) = self.at.take() {
+            if fault.is_some_and(|fault| fault.class().asks_for_ping()) {
+                server.doubt(server.cell.belief().generation());
+            }
+            let work = clock::now().saturating_duration_since(lent);
+            self.attempts.push(Attempt { server: server.name.clone(), detour: false, acquire, work, outcome, cause });
+        }
+        self.source = source.or(self.source.take());
+        if late {
+            return Err(self.end(End::Late(self.deadline.within())));
+        }
+        if fault.is_none_or(|fault| verdict(Effort::Write, fault, outcome) == Verdict::GiveUp) {
+            return Err(self.end(End::Failed));
+        }
+        if !self.line.budget.withdraw() {
+            return Err(self.end(End::Spent));
+        }
+        self.wait().await
+    }
+
+    /// Waits before the same server is tried again.
+    pub(super) async fn wait(&mut self) -> Result<(), Error> {
+        let delay = BACKOFF.delay(self.again, fastrand::u64(..));
+        self.again += 1;
+        if timeout_at(self.deadline.at().into(), sleep(delay)).await.is_err() {
+            return Err(self.end(End::Late(self.deadline.within())));
+        }
+        Ok(())
+    }
+
+    /// What no connection was given for.
+    fn refused(&mut self, error: Error) -> Error {
+        if self.attempts.is_empty() { error } else { self.end(End::Unserved(error)) }
+    }
+
+    fn end(&mut self, end: End) -> Error {
+        let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
+        Error::call(Failure { alias, repeatable: self.repeatable, end, attempts, source: self.source.take() })
+    }
+}
