@@ -9,5 +9,6 @@ mod mode;
 mod network;
 mod outage;
 mod overload;
+mod reads;
 mod session;
 mod write;

@@ -1,11 +1,11 @@
-//! Reads under load: so many a second, each a `get()` and a query, tried once more by the caller.
+//! Reads under load: so many a second, each a `get()` and a query that its caller tries once more, or an `Alias::read`.
 
 use std::{
     error::Error,
     time::{Duration, Instant},
 };
 
-use pgdetour::Alias;
+use pgdetour::{Alias, Lease};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -18,7 +18,7 @@ use super::{SOON, Subject, soon};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
     pub(crate) reads: usize,
-    /// Failed twice.
+    /// Failed in the end.
     pub(crate) failed: usize,
     /// Failed once.
     pub(crate) retried: usize,
@@ -38,8 +38,20 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// A read every 5 ms, side by side: one that hangs holds up no other.
+    /// A read every 5 ms, side by side: one that hangs holds up no other. Each is tried twice by its caller.
     pub(crate) fn start<B: Subject>(alias: &Alias<B>) -> Self {
+        Self::of(alias, twice)
+    }
+
+    /// The same, each an `Alias::read` that its caller does not try again.
+    pub(crate) fn reading<B: Subject>(alias: &Alias<B>) -> Self {
+        Self::of(alias, once)
+    }
+
+    fn of<B: Subject, F>(alias: &Alias<B>, read: fn(Alias<B>) -> F) -> Self
+    where
+        F: Future<Output = Read> + Send + 'static,
+    {
         let (sender, reports) = watch::channel(Report::default());
         let (stop, mut stopped) = oneshot::channel();
         let alias = alias.clone();
@@ -72,6 +84,12 @@ impl Load {
             Ok(reached) => Ok(reached?),
             Err(_) => Err(format!("never came: {what}; {:?}", *self.reports.borrow()).into()),
         }
+    }
+
+    /// Waits until there were so many more reads: a measure of time, at 200 a second.
+    pub(crate) async fn until_more(&mut self, count: usize) -> Result<(), Box<dyn Error>> {
+        let before = self.reports.borrow().reads;
+        self.until("more reads", |report| report.reads >= before + count).await
     }
 
     /// Waits until so many reads in a row were answered by the alias's own server.
@@ -111,7 +129,21 @@ struct Read {
     errors: Vec<String>,
 }
 
-async fn read<B: Subject>(alias: Alias<B>) -> Read {
+async fn once<B: Subject>(alias: Alias<B>) -> Read {
+    let read = alias.read(query);
+    match read.await {
+        Ok(detour) => Read { detour: Some(detour), errors: Vec::new() },
+        Err(error) => Read { detour: None, errors: vec![error.to_string()] },
+    }
+}
+
+async fn query<B: Subject>(lease: Lease<B>) -> Result<bool, tokio_postgres::Error> {
+    let replica: bool = B::client(&lease).query_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
+    assert_eq!(replica, !lease.is_detour(), "a lease says where it goes");
+    Ok(lease.is_detour())
+}
+
+async fn twice<B: Subject>(alias: Alias<B>) -> Read {
     let mut errors = Vec::new();
     for _ in 0..2 {
         match attempt(&alias).await {
@@ -124,10 +156,7 @@ async fn read<B: Subject>(alias: Alias<B>) -> Read {
 
 async fn attempt<B: Subject>(alias: &Alias<B>) -> Result<bool, String> {
     let lease = alias.get().await.map_err(|error| error.to_string())?;
-    let row = B::client(&lease).query_one("SELECT pg_is_in_recovery()", &[]).await;
-    let replica: bool = row.map_err(|error| format!("{error:?}"))?.get(0);
-    assert_eq!(replica, !lease.is_detour(), "a lease says where it goes");
-    Ok(lease.is_detour())
+    query(lease).await.map_err(|error| format!("{error:?}"))
 }
 
 fn now() -> Instant {

@@ -80,6 +80,11 @@ impl Pair {
         self.cluster.replica(0)
     }
 
+    /// Waits until the replica has replayed all that the primary has written.
+    pub(crate) async fn wait_for_replay(&self) -> Result<(), pgdetour::testkit::TestkitError> {
+        self.cluster.wait_for_replay().await
+    }
+
     /// Both servers under their names, pinged quickly.
     pub(crate) fn config(&self) -> ConfigBuilder {
         self.config_to(&self.replica().url())
