@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use pgdetour::config::{
-    AliasKind, Balance, CallSettings, CodePrefix, Config, Hedge, KEYS, Kind, Monitoring, Pings, PoolSettings, Role,
-    Roots, ServerConfig, Tls,
+    AliasKind, Balance, BreakerSettings, CallSettings, CodePrefix, Config, Hedge, KEYS, Kind, Monitoring, Pings,
+    PoolSettings, Role, Roots, ServerConfig, Tls,
 };
 
 const PAIR: &str = r#"
@@ -276,6 +276,30 @@ fn which_errors_ask_for_a_ping_is_said_alike_in_a_file_in_the_environment_and_in
 }
 
 #[test]
+fn breaker_settings_say_the_same_in_code_and_in_a_file() {
+    let breaker = BreakerSettings {
+        breaker_failure_rate: 0,
+        breaker_slow_rate: 80,
+        breaker_slow_after: seconds(3),
+        breaker_window: seconds(30),
+        breaker_min_calls: 5,
+    };
+    let file =
+        "breaker_failure_rate = 0\nbreaker_slow_rate = 80\nbreaker_slow_after = \"3s\"\nbreaker_window = \"30s\"\n";
+    let file = Config::from_toml(&format!("{file}{PAIR}breaker_min_calls = 5\n")).unwrap();
+    assert_eq!(server(&file, "replica").breaker, breaker);
+    assert_eq!(server(&file, "primary").breaker, BreakerSettings { breaker_min_calls: 20, ..breaker.clone() });
+    let code = Config::builder()
+        .breaker(breaker.clone())
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .server("replica", Role::Replica, "postgres://app@db2/app")
+        .breaker_of("replica", BreakerSettings::default());
+    let code = code.build().unwrap();
+    assert_eq!(server(&code, "primary").breaker, breaker);
+    assert_eq!(server(&code, "replica").breaker, BreakerSettings::default());
+}
+
+#[test]
 fn the_table_of_keys_tells_the_defaults() {
     let mut written = String::new();
     for key in KEYS.iter().filter(|key| key.is_global()) {
@@ -290,7 +314,7 @@ fn the_table_of_keys_tells_the_defaults() {
     }
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
     assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
-    assert_eq!(written.lines().count(), 18);
+    assert_eq!(written.lines().count(), 23);
 }
 
 #[test]

@@ -149,6 +149,8 @@ fn numbers() {
             ("more idle than there may be", with("", "min_idle = 9")),
             ("more retries than calls", with("retry_budget = 101", "")),
             ("a hedge after neither", with("hedge_after = \"p99\"", "hedge_after = 50")),
+            ("a breaker beyond all calls", with("breaker_failure_rate = 101", "breaker_slow_rate = 200")),
+            ("a breaker without calls", with("breaker_min_calls = 0", "breaker_window = \"0s\"")),
             ("a hedge at once", with("", "hedge_after = \"0s\"")),
         ]),
     );

@@ -5,7 +5,8 @@ use std::{error::Error, sync::Arc};
 use secrecy::SecretString;
 
 use super::{
-    AliasName, Balance, CallSettings, CodePrefix, Config, ConfigError, Monitoring, Pings, PoolSettings, Role,
+    AliasName, Balance, BreakerSettings, CallSettings, CodePrefix, Config, ConfigError, Monitoring, Pings,
+    PoolSettings, Role,
     error::{At, Given, Mistake, Problem},
     load::{compile, process_environment, surroundings},
     raw::{Raw, RawAlias},
@@ -57,6 +58,12 @@ impl ConfigBuilder {
     /// How the calls of every alias are bounded and made again that has no call settings of its own.
     pub fn calls(mut self, calls: CallSettings) -> Self {
         self.raw.numbers.set_calls(&calls, "");
+        self
+    }
+
+    /// When requests turn from a server that answers its pings, for every server that has no such settings of its own.
+    pub fn breaker(mut self, breaker: BreakerSettings) -> Self {
+        self.raw.numbers.set_breaker(&breaker, "");
         self
     }
 
@@ -121,6 +128,11 @@ impl ConfigBuilder {
     /// How `alias` is pooled.
     pub fn pool_of(self, alias: &str, pool: PoolSettings) -> Self {
         self.change(alias, "pool", |alias| alias.numbers.set_pool(&pool, &format!("alias.{}.", alias.name)))
+    }
+
+    /// When requests turn from the server of `alias`.
+    pub fn breaker_of(self, alias: &str, breaker: BreakerSettings) -> Self {
+        self.change(alias, "breaker", |alias| alias.numbers.set_breaker(&breaker, &format!("alias.{}.", alias.name)))
     }
 
     /// How the calls of `alias` are bounded and made again.

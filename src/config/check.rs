@@ -132,7 +132,7 @@ impl Checker<'_> {
         let layered = Layered::new(&alias.numbers, &self.raw.numbers);
         let pool = layered.pool(draft.and_then(|draft| draft.connect_timeout));
         self.mistakes.extend(layered.inverted_pool(&pool));
-        let calls = layered.calls();
+        let (calls, breaker) = (layered.calls(), layered.breaker());
         let failover = self.failover(alias, primaries);
         let kind = match &alias.members {
             Some(members) => AliasKind::Group {
@@ -145,7 +145,7 @@ impl Checker<'_> {
                 let pings = layered.pings(&if self.raw.brisk { Pings::brisk() } else { Pings::default() });
                 self.mistakes.extend(layered.inverted_pings(&pings, &alias.at));
                 let (draft, role) = (draft?, alias.role.as_ref()?.value);
-                AliasKind::Server(Box::new(ServerConfig { role, target: draft.target.clone(), pings }))
+                AliasKind::Server(Box::new(ServerConfig { role, target: draft.target.clone(), pings, breaker }))
             }
         };
         Some(AliasConfig { name: alias.name.clone(), kind, failover, pool, calls })

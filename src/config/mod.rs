@@ -23,7 +23,7 @@ pub use self::{
     error::{ConfigError, Mistake},
     name::{AliasName, InvalidName},
     outage::{CodePrefix, OutageErrors},
-    settings::{CallSettings, Hedge, Pings, PoolSettings},
+    settings::{BreakerSettings, CallSettings, Hedge, Pings, PoolSettings},
 };
 // For this crate's program, tests and benches: no part of the interface.
 #[doc(hidden)]
@@ -79,6 +79,8 @@ pub struct ServerConfig {
     pub target: Target,
     /// How it is pinged.
     pub pings: Pings,
+    /// When requests turn from it though it answers pings.
+    pub breaker: BreakerSettings,
 }
 
 /// Where a server is and how to log in: everything of a connection URL, libpq's keys included. Its `Debug` shows no password.

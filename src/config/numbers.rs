@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    CallSettings, Hedge, Pings, PoolSettings,
+    BreakerSettings, CallSettings, Hedge, Pings, PoolSettings,
     error::{At, Given, Mistake, Problem},
     raw::Numbers,
 };
@@ -79,6 +79,18 @@ impl<'a> Layered<'a> {
             retry_budget: self.threshold("retry_budget", defaults.retry_budget),
             hedge_after: self.hedge_after().unwrap_or(defaults.hedge_after),
             pass_deadline: self.word("pass_deadline").map_or(defaults.pass_deadline, |word| word == "on"),
+        }
+    }
+
+    /// When requests turn from the server.
+    pub(super) fn breaker(&self) -> BreakerSettings {
+        let defaults = BreakerSettings::default();
+        BreakerSettings {
+            breaker_failure_rate: self.threshold("breaker_failure_rate", defaults.breaker_failure_rate),
+            breaker_slow_rate: self.threshold("breaker_slow_rate", defaults.breaker_slow_rate),
+            breaker_slow_after: self.duration("breaker_slow_after", defaults.breaker_slow_after),
+            breaker_window: self.duration("breaker_window", defaults.breaker_window),
+            breaker_min_calls: self.threshold("breaker_min_calls", defaults.breaker_min_calls),
         }
     }
 
@@ -163,8 +175,10 @@ impl Numbers {
         });
         let counts = self.counts.iter().filter_map(|(key, given)| {
             let problem = match (given.value, *key) {
-                (0, "min_idle" | "retry_budget") => return None,
-                (value, "retry_budget") if value > 100 => Problem::new("more than 100", "write a share in percent"),
+                (0, "min_idle" | "retry_budget" | "breaker_failure_rate" | "breaker_slow_rate") => return None,
+                (value, "retry_budget" | "breaker_failure_rate" | "breaker_slow_rate") if value > 100 => {
+                    Problem::new("more than 100", "write a share in percent")
+                }
                 (0, _) => Problem::new("should not be zero", "write 1 or more"),
                 (value, _) if value > MOST_CONNECTIONS => Problem::bare(format!("more than {MOST_CONNECTIONS}")),
                 _ => return None,
@@ -220,6 +234,19 @@ impl Numbers {
             Hedge::P95 => self.set_word("hedge_after", "p95", place),
             Hedge::After(after) => self.set_durations(&[("hedge_after", after)], place),
         }
+    }
+
+    /// Every key written, from code.
+    pub(super) fn set_breaker(&mut self, breaker: &BreakerSettings, place: &str) {
+        let durations =
+            [("breaker_slow_after", breaker.breaker_slow_after), ("breaker_window", breaker.breaker_window)];
+        self.set_durations(&durations, place);
+        let counts = [
+            ("breaker_failure_rate", breaker.breaker_failure_rate),
+            ("breaker_slow_rate", breaker.breaker_slow_rate),
+            ("breaker_min_calls", breaker.breaker_min_calls),
+        ];
+        self.set_counts(&counts.map(|(key, value)| (key, value as usize)), place);
     }
 
     fn set_word(&mut self, key: &'static str, value: &'static str, place: &str) {

@@ -111,6 +111,33 @@ pub struct CallSettings {
     pub pass_deadline: bool,
 }
 
+/// When requests turn from a server that answers its pings and serves its calls badly. They still go there where nobody else serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakerSettings {
+    /// It opens when this many of 100 calls failed. 0: never. Default 50.
+    pub breaker_failure_rate: u32,
+    /// It opens when this many of 100 calls were slow. 0: never. Default 0, since only the application knows what is slow.
+    pub breaker_slow_rate: u32,
+    /// A call that takes as long is slow. Default 1 s.
+    pub breaker_slow_after: Duration,
+    /// Calls that are longer ago count no more. Default 10 s.
+    pub breaker_window: Duration,
+    /// Fewer calls than this within the window tell nothing. Default 20.
+    pub breaker_min_calls: u32,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self {
+            breaker_failure_rate: 50,
+            breaker_slow_rate: 0,
+            breaker_slow_after: Duration::from_secs(1),
+            breaker_window: Duration::from_secs(10),
+            breaker_min_calls: 20,
+        }
+    }
+}
+
 /// After how long a read is asked of a second server too; the first answer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Hedge {

@@ -1,9 +1,10 @@
 //! Whose fault is it, and what now? What went wrong (`Fault`), whom it speaks against (`Class`), what became of the statement
-//! (`Outcome`), and whether the call is made again (`verdict`): how often (`Budget`), how soon (`Backoff`), and what counts as slow
-//! (`Latencies`).
+//! (`Outcome`), whether the call is made again (`verdict`), how often (`Budget`) and how soon (`Backoff`), how long calls take
+//! (`Latencies`), and when requests turn from a server that answers its pings all the same (`Breaker`).
 
 mod ask;
 mod backoff;
+mod breaker;
 mod budget;
 mod calls;
 mod classify;
@@ -20,6 +21,7 @@ mod atomic {
 pub(crate) use self::ramp::Ramp;
 pub use self::{
     backoff::Backoff,
+    breaker::{Breaker, Shift, Trip},
     budget::Budget,
     calls::{Calls, Counts},
     classify::{Class, Fault, Network, Severity, Sqlstate},

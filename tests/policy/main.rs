@@ -2,7 +2,9 @@
 
 mod ask;
 mod backoff;
+mod breaker;
 mod budget;
+mod calls;
 mod latency;
 mod table;
 mod threads;
