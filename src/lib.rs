@@ -21,6 +21,7 @@
 //! | know why a request went where it did | [`Router::explain`], [`Router::table`] |
 //! | tell an overload from an outage | [`Error::is_overloaded`], [`Error::is_unavailable`] |
 //! | know how much is possible now | [`Router::mode`], [`Switch`] |
+//! | answer with the last good value where no server does | `Alias::read_or` (feature `cache`) |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
 //! | test a failover | `testkit` (feature) |
@@ -48,6 +49,9 @@ pub use self::{
     plan::Mode,
     router::{Alias, Attempt, Deadline, Error, Lease, Router, Switch, Transaction},
 };
+
+#[cfg(feature = "cache")]
+pub use self::router::{Fallback, Served};
 
 /// The README's examples are tests.
 #[cfg(doctest)]

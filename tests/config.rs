@@ -314,7 +314,8 @@ fn the_table_of_keys_tells_the_defaults() {
     }
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
     assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
-    assert_eq!(written.lines().count(), 23);
+    assert_eq!(config.cache_size(), Config::from_toml(PAIR).unwrap().cache_size());
+    assert_eq!(written.lines().count(), 24);
 }
 
 #[test]

@@ -67,6 +67,12 @@ impl ConfigBuilder {
         self
     }
 
+    /// The last good values that `read_or` keeps at most, of all aliases together; 0 for none.
+    pub fn cache_size(mut self, size: usize) -> Self {
+        self.raw.numbers.set_cache_size(size);
+        self
+    }
+
     /// SQLSTATEs that ask for a ping besides those that do by themselves: five characters, or two for a class.
     pub fn extra_outage_errors<C: AsRef<str>>(mut self, codes: impl IntoIterator<Item = C>) -> Self {
         self.raw.outage_errors.extra = self.codes("extra", codes);

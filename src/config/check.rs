@@ -38,6 +38,7 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
     let config = Config {
         aliases,
         monitoring: raw.monitoring,
+        cache_size: raw.numbers.cache_size(),
         outage_errors: raw.outage_errors.clone(),
         warnings: std::mem::take(&mut checker.warnings),
     };

@@ -34,6 +34,7 @@ pub use self::schema::{KEYS, Key, Kind, Level};
 pub struct Config {
     pub(crate) aliases: Vec<AliasConfig>,
     pub(crate) monitoring: Monitoring,
+    pub(crate) cache_size: usize,
     pub(crate) outage_errors: OutageErrors,
     pub(crate) warnings: Vec<Mistake>,
 }
@@ -163,6 +164,12 @@ impl Config {
         self.monitoring
     }
 
+    /// The last good values that `read_or` keeps at most, of all aliases together. Default 1000.
+    #[must_use]
+    pub fn cache_size(&self) -> usize {
+        self.cache_size
+    }
+
     /// Which errors ask for a ping, where that is not what the table of faults says.
     #[must_use]
     pub fn outage_errors(&self) -> &OutageErrors {
@@ -184,6 +191,7 @@ impl Config {
         Self {
             aliases,
             monitoring: Monitoring::OnDemand,
+            cache_size: self.cache_size,
             outage_errors: self.outage_errors.clone(),
             warnings: Vec::new(),
         }

@@ -175,7 +175,9 @@ impl Numbers {
         });
         let counts = self.counts.iter().filter_map(|(key, given)| {
             let problem = match (given.value, *key) {
-                (0, "min_idle" | "retry_budget" | "breaker_failure_rate" | "breaker_slow_rate") => return None,
+                (0, "min_idle" | "retry_budget" | "breaker_failure_rate" | "breaker_slow_rate" | "cache_size") => {
+                    return None;
+                }
                 (value, "retry_budget" | "breaker_failure_rate" | "breaker_slow_rate") if value > 100 => {
                     Problem::new("more than 100", "write a share in percent")
                 }
@@ -186,6 +188,16 @@ impl Numbers {
             Some(given.at.mistake(problem))
         });
         durations.chain(counts).collect()
+    }
+
+    /// The key that stands for all aliases together.
+    pub(super) fn cache_size(&self) -> usize {
+        self.counts.get("cache_size").map_or(super::settings::CACHE_SIZE, |given| given.value)
+    }
+
+    /// From code.
+    pub(super) fn set_cache_size(&mut self, size: usize) {
+        self.set_counts(&[("cache_size", size)], "");
     }
 
     /// From code: a field that has its default counts as not written, so that it gives way to the others.

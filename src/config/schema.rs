@@ -71,6 +71,13 @@ pub const KEYS: &[Key] = &[
         "A preset: 10 s between pings, 1 s during an outage, 200 ms after an error. Keys that are written win.",
     ),
     key(
+        "cache_size",
+        Level::Global,
+        Kind::Count,
+        "1000",
+        "The last good values that `read_or` keeps at most, of all aliases together (feature `cache`); 0 for none.",
+    ),
+    key(
         "monitoring_ping_frequency",
         Level::GlobalAndServer,
         Kind::Duration,

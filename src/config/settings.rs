@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Last good values that are kept, of all aliases together.
+pub(super) const CACHE_SIZE: usize = 1000;
+
 /// How one server is pinged and when it counts as down. All frequencies are intervals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pings {

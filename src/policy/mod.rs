@@ -1,6 +1,7 @@
 //! Whose fault is it, and what now? What went wrong (`Fault`), whom it speaks against (`Class`), what became of the statement
 //! (`Outcome`), whether the call is made again (`verdict`), how often (`Budget`) and how soon (`Backoff`), how long calls take
-//! (`Latencies`), and when requests turn from a server that answers its pings all the same (`Breaker`).
+//! (`Latencies`), and when requests turn from a server that answers its pings all the same (`Breaker`). Which errors an old value is better
+//! than (`excuses`).
 
 mod ask;
 mod backoff;
@@ -8,6 +9,7 @@ mod breaker;
 mod budget;
 mod calls;
 mod classify;
+mod fallback;
 mod latency;
 mod outcome;
 mod ramp;
@@ -25,6 +27,7 @@ pub use self::{
     budget::Budget,
     calls::{Calls, Counts},
     classify::{Class, Fault, Network, Severity, Sqlstate},
+    fallback::excuses,
     latency::Latencies,
     outcome::Outcome,
     retry::{Effort, Verdict, verdict},

@@ -6,7 +6,11 @@ mod deadline;
 mod error;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "cache")]
+mod fallback;
 mod fate;
+#[cfg(feature = "cache")]
+mod last_good;
 mod lease;
 mod line;
 mod read;
@@ -24,6 +28,10 @@ use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 
+#[cfg(feature = "cache")]
+pub use self::fallback::{Fallback, Served};
+#[cfg(feature = "cache")]
+use self::last_good::LastGood;
 pub use self::{
     alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease, switch::Switch,
     transaction::Transaction,
@@ -60,6 +68,8 @@ pub struct Router<B: Backend = DefaultBackend> {
 struct Inner<B: Backend> {
     topology: ArcSwap<Topology<B>>,
     observer: Observer,
+    #[cfg(feature = "cache")]
+    last_good: ArcSwap<LastGood>,
     build: Build<B>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
@@ -130,8 +140,16 @@ impl<B: Backend> Router<B> {
         let topology = Topology::start(config, observer.clone(), Arc::<Table>::default(), &build)?;
         topology.monitor.settled().await;
         topology.lead();
-        let (topology, reloading) = (ArcSwap::from_pointee(topology), tokio::sync::Mutex::new(()));
-        Ok(Self { inner: Arc::new(Inner { topology, observer, build, reloading }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                #[cfg(feature = "cache")]
+                last_good: ArcSwap::from_pointee(LastGood::of_size(topology.config.cache_size())),
+                topology: ArcSwap::from_pointee(topology),
+                observer,
+                build,
+                reloading: tokio::sync::Mutex::new(()),
+            }),
+        })
     }
 
     /// The alias of this name. Resolve it once and keep it.
@@ -213,6 +231,10 @@ impl<B: Backend> Router<B> {
         let topology = self.inner.topology.load();
         topology.succeed(&old);
         topology.lead();
+        #[cfg(feature = "cache")]
+        if self.inner.last_good.load().size() != topology.config.cache_size() {
+            self.inner.last_good.store(Arc::new(LastGood::of_size(topology.config.cache_size())));
+        }
         Ok(())
     }
 

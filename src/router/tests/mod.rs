@@ -1,5 +1,7 @@
 //! What becomes of requests and leases when the configuration changes or the router ends?
 
+#[cfg(all(feature = "cache", feature = "testkit"))]
+mod fallback;
 #[cfg(feature = "testkit")]
 mod reads;
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::super::{Alias, Error, Lease, Router, fake::FakePool};
 use crate::{
     clock,
-    config::{CallSettings, Config, PoolSettings, Role},
+    config::{CallSettings, Config, ConfigBuilder, PoolSettings, Role},
     policy::Outcome,
     pool::{Backend, PoolStatus, Stream, Streams},
 };
@@ -31,14 +31,17 @@ fn streams() -> Streams {
     })
 }
 
-async fn router(calls: CallSettings) -> Router<FakePool> {
+pub(super) fn config(calls: CallSettings) -> ConfigBuilder {
     let url = |host: &str| format!("postgres://app@{host}/app?sslmode=disable");
-    let config = Config::builder()
+    Config::builder()
         .pool(PoolSettings { max_size: 2, detour_size: 2, ..PoolSettings::default() })
         .calls(calls)
         .server("primary", Role::Primary, url("db1"))
         .server("replica", Role::Replica, url("db2"))
-        .build();
+}
+
+pub(super) async fn router(calls: CallSettings) -> Router<FakePool> {
+    let config = config(calls).build();
     Router::start_over(streams(), config.unwrap(), |spec| Ok(FakePool::new(spec.max_size))).await.unwrap()
 }
 
