@@ -1,0 +1,252 @@
+//! One simulated server: whom it admits, how it stands, and how it can be made to fail.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use pgdetour::pool::{Opening, Stream};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    net::{Link, Unopened, Weather},
+    record::Record,
+    session,
+    time::{self, MS},
+    wire::{Reply, Report},
+};
+
+/// ECONNREFUSED.
+const REFUSED: i32 = 111;
+
+/// How many sessions a server has room for, unless a fault takes it away.
+const ROOM: usize = 100;
+
+/// How long a replica is behind.
+pub(crate) const LAG: Duration = Duration::from_millis(20);
+
+/// A simulated server.
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) name: &'static str,
+    pub(crate) record: Record,
+    state: Mutex<State>,
+    frozen: watch::Sender<bool>,
+}
+
+pub(crate) struct State {
+    pub(crate) reach: Reach,
+    pub(crate) admission: Admission,
+    pub(crate) in_recovery: bool,
+    pub(crate) timeline: u32,
+    pub(crate) system: u64,
+    pub(crate) room: usize,
+    pub(crate) rng: Rng,
+    weather: Weather,
+    next_session: u32,
+    sessions: BTreeMap<u32, Arc<Control>>,
+    links: Vec<Weak<Link>>,
+}
+
+/// What becomes of a connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Open,
+    /// Nobody listens there.
+    Refused,
+    /// Nobody answers.
+    Silent,
+}
+
+/// What becomes of a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Open,
+    Refused(Report),
+    /// It is accepted and never answered.
+    Silent,
+    HangsUp,
+    /// It is answered in another protocol.
+    Garbage,
+}
+
+/// How a server, or one session, ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// `kill -9`: the socket closes.
+    Silent,
+    /// The session is told first.
+    Told(u8, Report),
+    /// The network says that it is gone.
+    Reset,
+}
+
+/// What others may do to a session.
+pub(crate) struct Control {
+    pub(crate) link: Arc<Link>,
+    death: watch::Sender<Option<Death>>,
+    frozen: watch::Sender<bool>,
+    interrupt: Mutex<Option<Report>>,
+    interrupted: Notify,
+}
+
+impl Control {
+    pub(crate) fn end(&self, death: Death) {
+        self.death.send_replace(Some(death));
+    }
+
+    /// Waits for an end that somebody else decides.
+    pub(crate) async fn ended(&self) -> Death {
+        match self.death.subscribe().wait_for(Option::is_some).await.map(|death| *death) {
+            Ok(Some(death)) => death,
+            _ => pending().await,
+        }
+    }
+
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+
+    /// Ends the statement that runs, if one does.
+    pub(crate) fn interrupt(&self, report: Report) {
+        *self.interrupt.lock().unwrap() = Some(report);
+        self.interrupted.notify_waiters();
+    }
+
+    /// Waits for that.
+    pub(crate) async fn interrupted(&self) -> Report {
+        loop {
+            self.interrupted.notified().await;
+            if let Some(report) = self.interrupt.lock().unwrap().take() {
+                return report;
+            }
+        }
+    }
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, name: &'static str, record: Record, rng: Rng) -> Arc<Self> {
+        let state = State {
+            reach: Reach::Open,
+            admission: Admission::Open,
+            in_recovery: index > 0,
+            timeline: 1,
+            system: 7,
+            room: ROOM,
+            rng,
+            weather: Weather::default(),
+            next_session: 1,
+            sessions: BTreeMap::new(),
+            links: Vec::new(),
+        };
+        Arc::new(Self { index, name, record, state: Mutex::new(state), frozen: watch::Sender::new(false) })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// A stream to it, for a client.
+    pub(crate) fn open(self: &Arc<Self>) -> Opening {
+        let node = Arc::clone(self);
+        Box::pin(async move {
+            let State { reach, weather, .. } = *node.state();
+            if weather.late > Duration::ZERO {
+                time::pass(weather.late * 2).await;
+            }
+            match reach {
+                Reach::Refused => Stream::new(Unopened(REFUSED)),
+                Reach::Silent => pending().await,
+                Reach::Open if weather.held != [false; 2] => pending().await,
+                Reach::Open => {
+                    let (link, client, server) = Link::new(weather);
+                    node.state().links.push(Arc::downgrade(&link));
+                    session::spawn(&node, link, server);
+                    Stream::new(client)
+                }
+            }
+        })
+    }
+
+    /// Waits until neither the server nor this session is frozen.
+    pub(crate) async fn thawed(&self, control: &Control) {
+        let (mut server, mut session) = (self.frozen.subscribe(), control.frozen.subscribe());
+        while *server.borrow() || *session.borrow() {
+            let _ = server.wait_for(|frozen| !frozen).await;
+            let _ = session.wait_for(|frozen| !frozen).await;
+        }
+    }
+
+    pub(crate) fn freeze(&self, frozen: bool) {
+        self.frozen.send_replace(frozen);
+    }
+
+    pub(crate) fn set_weather(&self, change: impl FnOnce(&mut Weather)) {
+        let mut state = self.state();
+        change(&mut state.weather);
+        let weather = state.weather;
+        state.links.retain(|link| link.strong_count() > 0);
+        state.links.iter().filter_map(Weak::upgrade).for_each(|link| link.set_weather(weather));
+    }
+
+    /// A new session.
+    pub(crate) fn register(&self, link: Arc<Link>) -> (u32, Arc<Control>) {
+        let control = Control {
+            link,
+            death: watch::Sender::new(None),
+            frozen: watch::Sender::new(false),
+            interrupt: Mutex::new(None),
+            interrupted: Notify::new(),
+        };
+        let (control, mut state) = (Arc::new(control), self.state());
+        let number = state.next_session;
+        state.next_session += 1;
+        state.sessions.insert(number, Arc::clone(&control));
+        (number, control)
+    }
+
+    pub(crate) fn forget(&self, session: u32) {
+        self.state().sessions.remove(&session);
+    }
+
+    pub(crate) fn session(&self, number: u32) -> Option<Arc<Control>> {
+        self.state().sessions.get(&number).cloned()
+    }
+
+    /// All sessions, oldest first: the monitor's watched one may be among them.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Control>> {
+        self.state().sessions.values().cloned().collect()
+    }
+
+    pub(crate) fn any_session(&self) -> Option<Arc<Control>> {
+        let sessions = self.sessions();
+        (!sessions.is_empty()).then(|| Arc::clone(&sessions[self.state().rng.usize(..sessions.len())]))
+    }
+
+    /// Ends all sessions, one after the other over a few milliseconds, as a server does that is killed.
+    pub(crate) async fn end_all(&self, death: Death) {
+        for session in self.sessions() {
+            if self.chance(3) {
+                time::pass(MS).await;
+            }
+            session.end(death);
+        }
+    }
+
+    /// True once in `of` times.
+    pub(crate) fn chance(&self, of: u32) -> bool {
+        self.state().rng.u32(..of) == 0
+    }
+
+    /// What a session is told that is admitted.
+    pub(crate) fn greeting(&self, session: u32, reply: &mut Reply) {
+        let in_recovery = self.state().in_recovery;
+        reply.frame(b'R', &[0; 4]);
+        reply.parameter("server_version", "15.0").parameter("client_encoding", "UTF8");
+        reply.parameter("in_hot_standby", if in_recovery { "on" } else { "off" });
+        reply.frame(b'K', &[session.to_be_bytes(), [0; 4]].concat()).ready(b'I');
+    }
+}
