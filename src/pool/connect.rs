@@ -11,7 +11,6 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     runtime::Handle,
-    sync::watch,
     task::JoinHandle,
     time::timeout,
 };
@@ -21,6 +20,7 @@ use super::{
     Cut, Server,
     dial::{CancelToken, Dial, Dialed},
     gate::Climb,
+    posted::Reader,
     session::Session,
     tap::Tap,
 };
@@ -122,7 +122,7 @@ impl Connector {
         let Inner { server, runtime, .. } = &*self.inner;
         let belief = server.cell.belief();
         let cuts = server.cuts();
-        if cuts.borrow().closed {
+        if cuts.value().closed {
             return Err(ConnectFailure::Closed.into_driver_error().await);
         }
         if !belief.admits() {
@@ -149,20 +149,15 @@ impl Connector {
 }
 
 impl Inner {
-    async fn attempt(
-        self: Arc<Self>,
-        generation: Generation,
-        mut cuts: watch::Receiver<Cut>,
-    ) -> Result<Connected, Error> {
+    async fn attempt(self: Arc<Self>, generation: Generation, cuts: Reader<Cut>) -> Result<Connected, Error> {
         let Self { server, dial, connect_timeout, runtime, .. } = &*self;
         let dialed = tokio::select! {
             biased;
             dialed = self.dial_in_turn() => dialed?,
             // A frozen server would hold the attempt for all of its timeout.
-            cut = cuts.wait_for(|cut| cut.ends(generation)) => match cut {
-                Ok(cut) if !cut.closed => Err(ConnectFailure::NotAdmitted),
-                _ => Err(ConnectFailure::Closed),
-            },
+            cut = cuts.wait_for(|cut| cut.ends(generation)) => {
+                Err(if cut.closed { ConnectFailure::Closed } else { ConnectFailure::NotAdmitted })
+            }
         };
         match dialed {
             Ok(Dialed { client, wire, tap }) => {

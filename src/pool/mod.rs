@@ -11,6 +11,7 @@ mod frames;
 mod gate;
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 mod none;
+mod posted;
 mod probe;
 mod server;
 mod session;
@@ -46,6 +47,7 @@ pub use self::streams::{Opening, Stream, Streams};
 #[doc(hidden)]
 pub use self::{
     dial::Dial,
+    posted::Reader,
     server::{Cut, Server},
 };
 use crate::config::{AliasName, PoolSettings};

@@ -9,9 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
-use super::gate::Gate;
+use super::{
+    gate::Gate,
+    posted::{Posted, Reader},
+};
 use crate::{
     clock,
     config::{AliasName, OutageErrors},
@@ -33,9 +36,9 @@ pub struct Server {
     pub(crate) calls: Calls,
     bell: Arc<Notify>,
     /// Sessions of an older generation than this end at once.
-    oldest: watch::Sender<Cut>,
+    oldest: Posted<Cut>,
     /// The generation, for requests that wait for a connection: they stop waiting when it changes.
-    turns: watch::Sender<Generation>,
+    turns: Posted<Generation>,
     /// What every connect has to pass.
     pub(super) gate: Gate,
     born: Instant,
@@ -75,8 +78,6 @@ impl Server {
     /// A server nobody has pinged yet; `bell` wakes the monitor.
     #[must_use]
     pub fn new(name: AliasName, address: String, bell: Arc<Notify>) -> Self {
-        let (oldest, _) = watch::channel(Cut { before: Generation::default(), closed: false });
-        let (turns, _) = watch::channel(Generation::default());
         Self {
             name,
             address,
@@ -84,8 +85,8 @@ impl Server {
             outage_errors: OutageErrors::default(),
             calls: Calls::new(SLOW_CALL),
             bell,
-            oldest,
-            turns,
+            oldest: Posted::new(Cut { before: Generation::default(), closed: false }),
+            turns: Posted::new(Generation::default()),
             gate: Gate::new(),
             born: clock::now(),
             cancels: Semaphore::new(CANCELS),
@@ -148,49 +149,47 @@ impl Server {
         }
         self.cell.publish(belief);
         if previous.generation() != belief.generation() {
-            self.oldest.send_modify(|cut| cut.before = belief.generation());
-            self.turns.send_replace(belief.generation());
+            self.oldest.change(|cut| cut.before = belief.generation());
+            self.turns.change(|turn| *turn = belief.generation());
         } else if previous.is_doubted() {
             // For those who wait for an explanation.
-            self.turns.send_modify(|_| {});
+            self.turns.change(|_| {});
         }
     }
 
     /// Waits until the server goes down or comes back, if that has not happened since `generation`.
     pub(crate) async fn turned(&self, generation: Generation) {
-        // The cell is ahead of this channel for a moment, so an older generation is no turn. The sender lives as long as
-        // `self`, so the wait ends with a change alone.
-        let _ = self.turns.subscribe().wait_for(|now| now.is_after(generation)).await;
+        // The cell is ahead of what is posted for a moment, so an older generation is no turn.
+        self.turns.wait_for(|now| now.is_after(generation)).await;
     }
 
     /// Waits until nothing that was seen lacks an explanation: the server answers, or is down.
     pub(crate) async fn explained(&self) {
-        // As in `turned`.
-        let _ = self.turns.subscribe().wait_for(|_| !self.cell.belief().is_doubted()).await;
+        self.turns.wait_for(|_| !self.cell.belief().is_doubted()).await;
     }
 
     /// Ends every session and refuses new ones.
     pub fn close(&self) {
         // First the word: a session that is woken by the cut looks there.
         self.cell.retire();
-        self.oldest.send_modify(|cut| cut.closed = true);
+        self.oldest.change(|cut| cut.closed = true);
     }
 
     /// Tells when sessions have to end. A session holds one of these and ends when `before` is past its own generation.
     #[must_use]
-    pub fn cuts(&self) -> watch::Receiver<Cut> {
-        self.oldest.subscribe()
+    pub fn cuts(&self) -> Reader<Cut> {
+        self.oldest.reader()
     }
 
     /// Waits until no session is alive.
     pub(crate) async fn drained(&self) {
-        self.oldest.closed().await;
+        self.oldest.left().await;
     }
 
     /// How many sessions (pooled connections) are alive.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.oldest.receiver_count()
+        self.oldest.readers()
     }
 }
 
@@ -217,7 +216,7 @@ mod tests {
         server.cell.publish(Belief::new(State::Up, Generation(1)));
         let mut turned = pin!(server.turned(server.cell.belief().generation()));
         assert!(!is_over(turned.as_mut()).await);
-        server.turns.send_replace(Generation(1));
+        server.turns.change(|turn| *turn = Generation(1));
         assert!(!is_over(turned.as_mut()).await);
         server.publish(Belief::new(State::Down, Generation(2)));
         assert!(is_over(turned).await);

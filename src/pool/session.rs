@@ -8,11 +8,11 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tokio::sync::watch;
 use tokio_postgres::{AsyncMessage, Error, error::DbError};
 
 use super::{
     Cut, Server,
+    posted::Reader,
     tap::{Ending, Gauge, Tap},
     wire::Wire,
 };
@@ -50,7 +50,7 @@ impl Session {
     }
 
     /// Drives the connection until its client is gone, the server ends it, or it is cut.
-    pub(super) async fn run(mut self, mut cuts: watch::Receiver<Cut>) {
+    pub(super) async fn run(mut self, cuts: Reader<Cut>) {
         let generation = self.generation;
         let mut cut = pin!(cuts.wait_for(|cut| cut.ends(generation)));
         let mut known: Option<Waker> = None;

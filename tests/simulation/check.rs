@@ -12,6 +12,10 @@ use crate::{
 impl World {
     /// Waits until the router can know that all is well, and looks whether it does.
     pub(crate) async fn check_recovery(&self) {
+        for node in self.nodes.iter() {
+            node.state().trap = None;
+            node.sessions().iter().for_each(|session| session.link.spare());
+        }
         let bounds = self.layout.bounds();
         time::pass(bounds.silent_idle.max(bounds.recovery) + self.layout.pings.ping_timeout + 500 * MS).await;
         for alias in ["primary", self.layout.reads()] {

@@ -55,7 +55,7 @@ impl Client {
     /// Works until `end`.
     pub(crate) async fn run(mut self, end: Instant) {
         while time::now() < end {
-            let pause = self.rng.u32(..400) * MS;
+            let pause = self.rng.u32(..250) * MS;
             time::pass(pause).await;
             match self.rng.u32(..20) {
                 0..5 => self.read().await,
@@ -259,21 +259,21 @@ impl World {
             false => held.query(&sql, &[]).await.map(|_| ()),
         };
         self.record.count(if outcome.is_ok() { "statements" } else { "failed statements" });
-        self.ended(held, &sql, begun, own, outcome.as_ref().err());
+        self.ended(held, &sql, begun, own);
+        if let Err(error) = &outcome {
+            self.record.tell(format!("lease {} on {}: {sql}: {error}", held.number, held.server()));
+        }
         outcome
     }
 
     /// A statement ends, also on a server that says nothing any more.
-    fn ended(&self, held: &Held, sql: &str, begun: Duration, own: Duration, error: Option<&tokio_postgres::Error>) {
+    fn ended(&self, held: &Held, sql: &str, begun: Duration, own: Duration) {
         let took = self.record.at() - begun;
         let limit = own + self.layout.bounds().silent_busy + self.slowest() + GRACE;
         let hung = self.record.book().is_one_hung(begun);
         self.record.check(took <= limit || hung, || {
             format!("invariant 16: {sql} on {} took {took:?} of {limit:?}", held.server())
         });
-        if let Some(error) = error {
-            self.record.tell(format!("lease {} on {}: {sql}: {error}", held.number, held.server()));
-        }
     }
 
     /// How much longer than usual an answer can take where the network is slow.

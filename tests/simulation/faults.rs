@@ -6,7 +6,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use crate::{
-    node::{Admission, Death, Node, Reach},
+    node::{Admission, Death, Node, Reach, Trap},
     time::{self, MS},
     wire::{Report, error, fatal},
     world::{NAMES, World},
@@ -54,10 +54,11 @@ pub(crate) enum Fault {
     AllReset,
     OneHung,
     OneCut,
+    LostAtCommit,
     Conflict,
 }
 
-const ALL: [Fault; 23] = [
+const ALL: [Fault; 24] = [
     Fault::Killed,
     Fault::Stopped,
     Fault::StoppedAtOnce,
@@ -80,6 +81,7 @@ const ALL: [Fault; 23] = [
     Fault::AllReset,
     Fault::OneHung,
     Fault::OneCut,
+    Fault::LostAtCommit,
     Fault::Conflict,
 ];
 
@@ -103,6 +105,7 @@ impl Fault {
             | Self::AllReset
             | Self::OneHung
             | Self::OneCut
+            | Self::LostAtCommit
             | Self::Conflict => Gravity::None,
         }
     }
@@ -126,7 +129,7 @@ pub(crate) enum Gravity {
 /// Faults at random moments, until `end`; all is healed then.
 pub(crate) async fn strike(world: World, mut rng: Rng, end: Instant) {
     loop {
-        time::pass(rng.u32(100..2500) * MS).await;
+        time::pass(rng.u32(50..1000) * MS).await;
         if time::now() >= end {
             return;
         }
@@ -149,6 +152,8 @@ pub(crate) async fn strike(world: World, mut rng: Rng, end: Instant) {
 async fn run(world: World, node: Arc<Node>, fault: Fault, length: Duration, mut rng: Rng) {
     world.record.tell(format!("{} {fault:?} for {length:?}", NAMES[node.index]));
     let trouble = world.record.trouble(node.index, fault, length);
+    // Of two that take writes the primary is as good as the other.
+    let rivalry = (fault == Fault::Demoted && node.index > 0).then(|| world.record.trouble(0, fault, length));
     match fault {
         Fault::Killed => die(&node, Death::Silent, length).await,
         Fault::Stopped => die(&node, Death::Told(b'E', STOPPED), length).await,
@@ -184,13 +189,17 @@ async fn run(world: World, node: Arc<Node>, fault: Fault, length: Duration, mut 
             time::pass(length).await;
             node.set_weather(|weather| weather.slice = None);
         }
+        Fault::LostAtCommit => {
+            let trap = if rng.bool() { Trap::BeforeCommit } else { Trap::AfterCommit };
+            world.nodes[0].state().trap = Some(trap);
+        }
         Fault::Demoted => demote(&node, length).await,
         Fault::AllReset => node.sessions().iter().for_each(|session| session.end(Death::Reset)),
         Fault::OneTerminated | Fault::OneReset | Fault::OneHung | Fault::OneCut | Fault::Conflict => {
             hit_one(&node, fault, length, &mut rng).await;
         }
     }
-    world.record.heal(trouble);
+    [Some(trouble), rivalry].into_iter().flatten().for_each(|trouble| world.record.heal(trouble));
     world.record.tell(format!("{} no longer {fault:?}", NAMES[node.index]));
 }
 

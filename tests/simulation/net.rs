@@ -15,7 +15,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::time;
+use crate::time::{self, lock};
 
 /// What the network does to a stream. Index 0 is the way to the server, 1 the way back.
 #[derive(Debug, Clone, Copy, Default)]
@@ -74,24 +74,29 @@ impl Link {
     }
 
     pub(crate) fn set_weather(&self, weather: Weather) {
-        let mut state = self.0.lock().unwrap();
+        let mut state = lock(&self.0);
         state.weather = weather;
         state.ways.iter_mut().for_each(Way::wake);
     }
 
     /// Lets `bytes` more pass to the client, and then resets the link.
     pub(crate) fn cut_after(&self, bytes: usize) {
-        self.0.lock().unwrap().ways[1].left = Some(bytes);
+        lock(&self.0).ways[1].left = Some(bytes);
+    }
+
+    /// Does not cut it, if it has not happened yet.
+    pub(crate) fn spare(&self) {
+        lock(&self.0).ways[1].left = None;
     }
 
     /// Resets the link: what is on its way is lost.
     pub(crate) fn reset(&self) {
-        self.0.lock().unwrap().reset();
+        lock(&self.0).reset();
     }
 
     /// Whether the client has let go of it.
     pub(crate) fn is_left(&self) -> bool {
-        self.0.lock().unwrap().ways[1].deaf
+        lock(&self.0).ways[1].deaf
     }
 }
 
@@ -171,7 +176,7 @@ impl AsyncRead for Plug {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let found = {
-                let mut state = self.link.0.lock().unwrap();
+                let mut state = lock(&self.link.0);
                 let found = state.receive(1 - self.out, buf);
                 state.ways[1 - self.out].reader = found.is_err().then(|| cx.waker().clone());
                 found
@@ -193,7 +198,7 @@ impl AsyncRead for Plug {
 
 impl AsyncWrite for Plug {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.link.0.lock().unwrap().send(self.out, buf))
+        Poll::Ready(lock(&self.link.0).send(self.out, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -201,7 +206,7 @@ impl AsyncWrite for Plug {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.link.0.lock().unwrap();
+        let mut state = lock(&self.link.0);
         let due = time::now() + state.weather.late;
         state.ways[self.out].finish(due, End::Closed);
         Poll::Ready(Ok(()))
@@ -210,7 +215,7 @@ impl AsyncWrite for Plug {
 
 impl Drop for Plug {
     fn drop(&mut self) {
-        let mut state = self.link.0.lock().unwrap();
+        let mut state = lock(&self.link.0);
         let due = time::now() + state.weather.late;
         state.ways[self.out].finish(due, End::Closed);
         state.ways[1 - self.out].deaf = true;

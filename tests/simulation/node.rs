@@ -9,13 +9,13 @@ use std::{
 
 use fastrand::Rng;
 use pgdetour::pool::{Opening, Stream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
     net::{Link, Unopened, Weather},
     record::Record,
     session,
-    time::{self, MS},
+    time::{self, MS, lock},
     wire::{Reply, Report},
 };
 
@@ -34,7 +34,7 @@ pub(crate) struct Node {
     pub(crate) name: &'static str,
     pub(crate) record: Record,
     state: Mutex<State>,
-    frozen: watch::Sender<bool>,
+    frozen: Switch,
 }
 
 pub(crate) struct State {
@@ -45,6 +45,8 @@ pub(crate) struct State {
     pub(crate) system: u64,
     pub(crate) room: usize,
     pub(crate) rng: Rng,
+    /// What happens to the session that commits next.
+    pub(crate) trap: Option<Trap>,
     weather: Weather,
     next_session: u32,
     sessions: BTreeMap<u32, Arc<Control>>,
@@ -84,35 +86,77 @@ pub(crate) enum Death {
     Reset,
 }
 
+/// When a session ends that commits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trap {
+    BeforeCommit,
+    /// What it has written is there, and it cannot say so.
+    AfterCommit,
+}
+
 /// What others may do to a session.
 pub(crate) struct Control {
     pub(crate) link: Arc<Link>,
-    death: watch::Sender<Option<Death>>,
-    frozen: watch::Sender<bool>,
+    death: Mutex<Option<Death>>,
+    ends: Notify,
+    frozen: Switch,
     interrupt: Mutex<Option<Report>>,
     interrupted: Notify,
 }
 
+/// Something that is on or off. Who has waited longest goes on first, as everywhere in a run that is to be seen again.
+#[derive(Default)]
+struct Switch {
+    on: Mutex<bool>,
+    turned: Notify,
+}
+
+impl Switch {
+    fn set(&self, on: bool) {
+        *lock(&self.on) = on;
+        self.turned.notify_waiters();
+    }
+
+    fn is_on(&self) -> bool {
+        *lock(&self.on)
+    }
+
+    async fn off(&self) {
+        loop {
+            let turned = self.turned.notified();
+            if !self.is_on() {
+                return;
+            }
+            turned.await;
+        }
+    }
+}
+
 impl Control {
     pub(crate) fn end(&self, death: Death) {
-        self.death.send_replace(Some(death));
+        *lock(&self.death) = Some(death);
+        self.ends.notify_waiters();
     }
 
     /// Waits for an end that somebody else decides.
     pub(crate) async fn ended(&self) -> Death {
-        match self.death.subscribe().wait_for(Option::is_some).await.map(|death| *death) {
-            Ok(Some(death)) => death,
-            _ => pending().await,
+        loop {
+            let ends = self.ends.notified();
+            let death = *lock(&self.death);
+            match death {
+                Some(death) => return death,
+                None => ends.await,
+            }
         }
     }
 
     pub(crate) fn freeze(&self, frozen: bool) {
-        self.frozen.send_replace(frozen);
+        self.frozen.set(frozen);
     }
 
     /// Ends the statement that runs, if one does.
     pub(crate) fn interrupt(&self, report: Report) {
-        *self.interrupt.lock().unwrap() = Some(report);
+        *lock(&self.interrupt) = Some(report);
         self.interrupted.notify_waiters();
     }
 
@@ -120,7 +164,7 @@ impl Control {
     pub(crate) async fn interrupted(&self) -> Report {
         loop {
             self.interrupted.notified().await;
-            if let Some(report) = self.interrupt.lock().unwrap().take() {
+            if let Some(report) = lock(&self.interrupt).take() {
                 return report;
             }
         }
@@ -137,16 +181,17 @@ impl Node {
             system: 7,
             room: ROOM,
             rng,
+            trap: None,
             weather: Weather::default(),
             next_session: 1,
             sessions: BTreeMap::new(),
             links: Vec::new(),
         };
-        Arc::new(Self { index, name, record, state: Mutex::new(state), frozen: watch::Sender::new(false) })
+        Arc::new(Self { index, name, record, state: Mutex::new(state), frozen: Switch::default() })
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        lock(&self.state)
     }
 
     /// A stream to it, for a client.
@@ -173,15 +218,14 @@ impl Node {
 
     /// Waits until neither the server nor this session is frozen.
     pub(crate) async fn thawed(&self, control: &Control) {
-        let (mut server, mut session) = (self.frozen.subscribe(), control.frozen.subscribe());
-        while *server.borrow() || *session.borrow() {
-            let _ = server.wait_for(|frozen| !frozen).await;
-            let _ = session.wait_for(|frozen| !frozen).await;
+        while self.frozen.is_on() || control.frozen.is_on() {
+            self.frozen.off().await;
+            control.frozen.off().await;
         }
     }
 
     pub(crate) fn freeze(&self, frozen: bool) {
-        self.frozen.send_replace(frozen);
+        self.frozen.set(frozen);
     }
 
     pub(crate) fn set_weather(&self, change: impl FnOnce(&mut Weather)) {
@@ -196,8 +240,9 @@ impl Node {
     pub(crate) fn register(&self, link: Arc<Link>) -> (u32, Arc<Control>) {
         let control = Control {
             link,
-            death: watch::Sender::new(None),
-            frozen: watch::Sender::new(false),
+            death: Mutex::default(),
+            ends: Notify::new(),
+            frozen: Switch::default(),
             interrupt: Mutex::new(None),
             interrupted: Notify::new(),
         };

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     faults::{Fault, Gravity},
-    time,
+    time::{self, lock},
 };
 
 /// The record of one run. Cloning is cheap.
@@ -88,7 +88,7 @@ impl Record {
     }
 
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.1.lock().unwrap()
+        lock(&self.0.1)
     }
 
     pub(crate) fn tell(&self, what: impl AsRef<str>) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use crate::{
     net::{Link, Plug},
-    node::{Admission, Control, Death, LAG, Node},
+    node::{Admission, Control, Death, LAG, Node, Trap},
     record::Record,
     sql::{Statement, What},
     time::{self, MS},
@@ -249,7 +249,7 @@ impl Session {
                 self.opened = self.record().at();
                 self.reply.complete("BEGIN");
             }
-            What::Commit => self.commit().await,
+            What::Commit => self.commit().await?,
             What::Rollback => {
                 self.close_transaction();
                 self.reply.complete("ROLLBACK");
@@ -285,24 +285,32 @@ impl Session {
         self.reply.row(&row, false).complete("SELECT 1");
     }
 
-    async fn commit(&mut self) {
+    async fn commit(&mut self) -> Result<(), Stop> {
         if self.transaction == Transaction::Failed {
             self.close_transaction();
             self.reply.complete("ROLLBACK");
-            return;
+            return Ok(());
         }
         if self.node.chance(4) {
             time::pass(MS).await;
+        }
+        let trap = if self.pending.is_empty() { None } else { self.node.state().trap.take() };
+        if trap == Some(Trap::BeforeCommit) {
+            return Err(Stop::Left);
         }
         for id in std::mem::take(&mut self.pending) {
             self.write_down(id);
         }
         self.close_transaction();
+        if trap == Some(Trap::AfterCommit) {
+            return Err(Stop::Left);
+        }
         // What is done may take a while to be told, and may never be.
         if self.node.chance(4) {
             time::pass(MS).await;
         }
         self.reply.complete("COMMIT");
+        Ok(())
     }
 
     fn close_transaction(&mut self) {
@@ -320,7 +328,7 @@ impl Session {
         }
         self.pending.push(id);
         if self.transaction == Transaction::None {
-            self.commit().await;
+            self.commit().await?;
             // The tag of the statement, not that of its commit.
             self.reply.0.truncate(self.reply.0.len() - b"C\0\0\0\x0bCOMMIT\0".len());
         }

@@ -1,6 +1,10 @@
-//! The simulation's time: virtual, so waiting costs nothing.
+//! The simulation's time, which is virtual, so that waiting costs nothing; and its locks, for which nobody waits.
 
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -20,4 +24,9 @@ pub(crate) async fn until(at: Instant) {
 /// Lets virtual time pass.
 pub(crate) async fn pass(time: Duration) {
     until(now() + time).await;
+}
+
+/// A lock that a panic of the application does no harm.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

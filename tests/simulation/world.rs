@@ -50,7 +50,7 @@ impl Layout {
         let error = rng.u32(50..300) * MS;
         let outage = error + rng.u32(100..600) * MS;
         let pings = Pings {
-            monitoring_ping_frequency: outage + rng.u32(500..5000) * MS,
+            monitoring_ping_frequency: outage + rng.u32(300..3000) * MS,
             outage_ping_frequency: outage,
             error_ping_frequency: error,
             outage_log_frequency: 2500 * MS,
@@ -68,7 +68,7 @@ impl Layout {
             acquire_timeout: rng.u32(300..1500) * MS,
             connect_timeout: rng.u32(200..500) * MS,
         };
-        Self { servers, group: servers == 3 && rng.bool(), pings, pool, length: rng.u32(8_000..16_000) * MS }
+        Self { servers, group: servers == 3 && rng.bool(), pings, pool, length: rng.u32(4_000..8_000) * MS }
     }
 
     fn config(&self) -> Config {
@@ -127,8 +127,9 @@ impl World {
         let (mut events, record) = (self.router.events(), self.record.clone());
         drop(spawn(&record.clone(), async move {
             while let Some(event) = events.next().await {
-                record.tell(format!("{} {}", event.alias, event.kind.name()));
-                let server = NAMES.iter().position(|name| *name == event.alias.as_str()).expect("a server");
+                let alias = event.alias.as_ref().map_or("router", |alias| alias.as_str());
+                record.tell(format!("{alias} {}", event.kind.name()));
+                let Some(server) = NAMES.iter().position(|name| *name == alias) else { continue };
                 let opened = match event.kind {
                     EventKind::OutageOpened { cause, .. } => {
                         record.tell(format!("  since {cause}"));
