@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pgdetour::{EventKind, Mode, Router, health::State, pool::DeadpoolPostgres};
+use pgdetour::{Alias, EventKind, Mode, Router, health::State, policy::Outcome, pool::DeadpoolPostgres};
 
 use crate::harness::{MS, Pair, Story, Tested, number, soon, until};
 
@@ -26,13 +26,22 @@ async fn without_its_primary_a_router_is_read_only_and_afterwards_normal_again()
     assert!(read.is_detour());
     assert_eq!(number(&read, IN_RECOVERY).await?, 1);
     drop(read);
+    let asked = now();
+    let error = write(&primary).await.expect_err("nobody takes writes");
+    assert!(asked.elapsed() < 100 * MS, "it took {:?}", asked.elapsed());
+    assert!(error.is_read_only() && error.retry_after().is_some(), "{error}");
+    assert_eq!(error.outcome(), Outcome::NotSent);
 
     pair.primary().start().await?;
     let told = story.until_mode(Mode::Normal).await?;
     assert_eq!(told, EventKind::ModeChanged { from: Mode::ReadOnly, to: Mode::Normal });
     assert_eq!((router.mode(), *switch.get()), (Mode::Normal, "open"));
     assert!(!primary.get().await?.is_detour());
-    Ok(())
+    Ok(write(&primary).await?)
+}
+
+async fn write(primary: &Alias<DeadpoolPostgres>) -> Result<(), pgdetour::Error> {
+    primary.write(|transaction| async move { transaction.batch_execute("CREATE TABLE written ()").await }).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
