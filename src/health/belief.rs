@@ -220,6 +220,7 @@ impl Default for Cell {
 impl Cell {
     /// The current belief: one atomic load.
     #[must_use]
+    #[inline]
     pub fn belief(&self) -> Belief {
         Belief(self.belief.0.load(Ordering::Acquire))
     }
@@ -258,11 +259,13 @@ impl Cell {
     }
 
     /// Counts a lease going out.
+    #[inline]
     pub fn lend(&self) {
         self.leases.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a lease coming back.
+    #[inline]
     pub fn take_back(&self) {
         // One less below, and the carry makes it one more above: at least one lease is out, so the low half never borrows.
         self.leases.0.fetch_add(u64::from(u32::MAX), Ordering::Relaxed);

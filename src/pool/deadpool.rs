@@ -137,6 +137,7 @@ impl<M: Manager, P> fmt::Debug for Deadpool<M, P> {
 }
 
 impl Probe<ClientWrapper> for Driver {
+    #[inline]
     fn is_closed(client: &ClientWrapper) -> bool {
         client.is_closed()
     }
@@ -145,6 +146,7 @@ impl Probe<ClientWrapper> for Driver {
         Ok(client.check_connection().await?)
     }
 
+    #[inline]
     fn condition(client: &ClientWrapper) -> Condition {
         taps::look(key(client), Tap::condition).unwrap_or(Condition::Unknown)
     }

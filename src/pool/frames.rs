@@ -64,7 +64,7 @@ pub(super) struct Frames {
 impl Frames {
     /// Takes note of bytes that have been written. Those of the login have no tags yet and are ignored.
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
-        while self.started && !self.lost {
+        while self.started && !self.lost && !bytes.is_empty() {
             let begins = !self.sending.is_inside();
             // Query, Execute, FunctionCall: what was only parsed or bound does nothing.
             self.statements += u64::from(begins && matches!(bytes.first(), Some(b'Q' | b'E' | b'F')));
@@ -78,7 +78,7 @@ impl Frames {
 
     /// Takes note of bytes that have been read.
     pub(super) fn received(&mut self, mut bytes: &[u8]) {
-        while !self.lost {
+        while !self.lost && !bytes.is_empty() {
             let report = &mut self.report;
             let look = |tag, part: &[u8]| {
                 if tag == b'E' {
@@ -186,10 +186,13 @@ impl Frames {
     }
 }
 
+/// A tag and a length.
+const HEADER: usize = 5;
+
 /// Where one direction stands: inside a header, or so many bytes before the end of a body.
 #[derive(Debug, Default)]
 struct Cursor {
-    header: [u8; 5],
+    header: [u8; HEADER],
     filled: usize,
     left: u32,
     first: Option<u8>,
@@ -234,6 +237,15 @@ impl Report {
 #[derive(Debug)]
 struct NotAFrame;
 
+/// The bytes of a frame's body: its length counts itself, and is a positive `i32`.
+fn body(length: [u8; 4]) -> Result<u32, NotAFrame> {
+    let length = u32::from_be_bytes(length);
+    if i32::try_from(length).is_err() {
+        return Err(NotAFrame);
+    }
+    length.checked_sub(4).ok_or(NotAFrame)
+}
+
 impl Cursor {
     fn is_inside(&self) -> bool {
         self.filled > 0
@@ -242,6 +254,24 @@ impl Cursor {
     /// Moves past the end of the current frame, if `bytes` reach so far, and gives its tag and the first byte of its body.
     /// `look` is shown the tag and each part of the body as it passes.
     fn next(&mut self, bytes: &mut &[u8], look: impl FnOnce(u8, &[u8])) -> Result<Option<(u8, u8)>, NotAFrame> {
+        // Most frames come whole.
+        if self.filled == 0
+            && let Some((&[tag, length @ ..], rest)) = bytes.split_first_chunk::<HEADER>()
+            && let Some((body, rest)) = rest.split_at_checked(body(length)? as usize)
+        {
+            look(tag, body);
+            *bytes = rest;
+            return Ok(Some((tag, body.first().copied().unwrap_or_default())));
+        }
+        self.next_in_parts(bytes, look)
+    }
+
+    #[cold]
+    fn next_in_parts(
+        &mut self,
+        bytes: &mut &[u8],
+        look: impl FnOnce(u8, &[u8]),
+    ) -> Result<Option<(u8, u8)>, NotAFrame> {
         if self.filled < self.header.len() {
             let part = bytes.len().min(self.header.len() - self.filled);
             self.header[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
@@ -251,11 +281,7 @@ impl Cursor {
                 return Ok(None);
             }
             let [_, length @ ..] = self.header;
-            let length = u32::from_be_bytes(length);
-            if i32::try_from(length).is_err() {
-                return Err(NotAFrame);
-            }
-            self.left = length.checked_sub(4).ok_or(NotAFrame)?;
+            self.left = body(length)?;
             self.first = None;
         }
         self.first = self.first.or_else(|| bytes.first().copied().filter(|_| self.left > 0));

@@ -104,6 +104,7 @@ impl Tap {
 
     /// Its condition: one atomic load.
     #[must_use]
+    #[inline]
     pub fn condition(&self) -> Condition {
         let word = self.shared.word.load(Ordering::Acquire);
         if word & (UNDER_WAY | LOST | FATAL | IN_TRANSACTION | STARTED) == STARTED {
@@ -347,12 +348,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            // Nothing is seen, but that there is nothing: mostly that was known.
+            if self.marks & UNREAD != 0 {
+                self.mark(UNREAD, false);
+            }
+            return read;
+        }
         let known = self.frames.fatal();
         self.frames.received(&buf.filled()[before..]);
         if let (None, Some(code), Some(alarm)) = (known, self.frames.fatal(), self.tap.shared.alarm.get()) {
             alarm(code);
         }
-        self.mark(UNREAD, read.is_ready());
+        self.mark(UNREAD, true);
         read
     }
 }

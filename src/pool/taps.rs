@@ -29,12 +29,14 @@ pub(super) fn keep(key: usize, tap: Option<Tap>) {
 }
 
 /// What `question` finds at the tap of this client, if it has one.
+#[inline]
 pub(super) fn look<T>(key: usize, question: impl FnOnce(&Tap) -> T) -> Option<T> {
     let shard = shard(key).read().unwrap_or_else(PoisonError::into_inner);
     shard.iter().find(|(known, _)| *known == key).map(|(_, tap)| question(tap))
 }
 
 /// Addresses differ least in their lowest bits; the multiplication spreads the others (Fibonacci hashing).
+#[inline]
 fn shard(key: usize) -> &'static Shard {
     let spread = (key as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SHARDS.trailing_zeros());
     &REGISTER[spread as usize].0
