@@ -2,7 +2,9 @@
 
 use std::{cell::Cell, error::Error, fmt, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
-use ::deadpool::managed::{Hook, HookError, HookResult, Manager, Metrics, Object, Pool, PoolError, TimeoutType};
+use ::deadpool::managed::{
+    Hook, HookError, HookResult, Manager, Metrics, Object, Pool, PoolError, QueueMode, TimeoutType,
+};
 use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
 use tokio::task::JoinHandle;
 
@@ -122,6 +124,8 @@ impl FromSpec for DeadpoolPostgres {
         let connections = deadpool_postgres::Manager::from_connect(shown, Own(spec.connector), settings);
         let pool = Pool::builder(connections)
             .max_size(spec.max_size)
+            // The connection that came back last: what it needs is still in the caches, here and at the server.
+            .queue_mode(QueueMode::Lifo)
             .post_create(Hook::sync_fn(keep_tap))
             .pre_recycle(Hook::sync_fn(drop_closed))
             .build()
