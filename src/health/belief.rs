@@ -145,6 +145,13 @@ impl Belief {
         self.0 & DOUBT != 0
     }
 
+    /// Whether the server has been doubted, or has gone or come back, since it was chosen in `generation` with nothing against it.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn is_news_to(self, generation: Generation) -> bool {
+        self.generation().0 != generation.0 || self.is_doubted()
+    }
+
     /// Whether sessions made in `generation` may have to end.
     #[must_use]
     pub const fn outdates(self, generation: Generation) -> bool {

@@ -60,11 +60,6 @@ impl<T: Copy> Posted<T> {
             left.await;
         }
     }
-
-    /// Waits until the value is as asked.
-    pub(super) async fn wait_for(&self, is: impl FnMut(&T) -> bool) {
-        self.0.wait_for(is).await;
-    }
 }
 
 impl<T: Copy> Reader<T> {

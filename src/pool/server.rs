@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, futures::Notified};
 
 use super::{
     gate::Gate,
@@ -37,8 +37,8 @@ pub struct Server {
     bell: Arc<Notify>,
     /// Sessions of an older generation than this end at once.
     oldest: Posted<Cut>,
-    /// The generation, for requests that wait for a connection: they stop waiting when it changes.
-    turns: Posted<Generation>,
+    /// For requests that wait for a connection: they look again what is believed.
+    news: Notify,
     /// What every connect has to pass.
     pub(super) gate: Gate,
     born: Instant,
@@ -86,7 +86,7 @@ impl Server {
             calls: Calls::new(SLOW_CALL),
             bell,
             oldest: Posted::new(Cut { before: Generation::default(), closed: false }),
-            turns: Posted::new(Generation::default()),
+            news: Notify::new(),
             gate: Gate::new(),
             born: clock::now(),
             cancels: Semaphore::new(CANCELS),
@@ -150,22 +150,36 @@ impl Server {
         self.cell.publish(belief);
         if previous.generation() != belief.generation() {
             self.oldest.change(|cut| cut.before = belief.generation());
-            self.turns.change(|turn| *turn = belief.generation());
-        } else if previous.is_doubted() {
-            // For those who wait for an explanation.
-            self.turns.change(|_| {});
         }
+        if previous.is_doubted() || previous.generation() != belief.generation() {
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Rings when the server goes down, comes back, or a doubt about it is explained. What rings after this is called is not missed.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.news.notified()
     }
 
     /// Waits until the server goes down or comes back, if that has not happened since `generation`.
     pub(crate) async fn turned(&self, generation: Generation) {
-        // The cell is ahead of what is posted for a moment, so an older generation is no turn.
-        self.turns.wait_for(|now| now.is_after(generation)).await;
+        self.shows(|belief| belief.generation().is_after(generation)).await;
     }
 
     /// Waits until nothing that was seen lacks an explanation: the server answers, or is down.
     pub(crate) async fn explained(&self) {
-        self.turns.wait_for(|_| !self.cell.belief().is_doubted()).await;
+        self.shows(|belief| !belief.is_doubted()).await;
+    }
+
+    async fn shows(&self, what: impl Fn(Belief) -> bool) {
+        loop {
+            // Before the look: a change after it is not missed.
+            let news = self.news();
+            if what(self.cell.belief()) {
+                return;
+            }
+            news.await;
+        }
     }
 
     /// Ends every session and refuses new ones.
@@ -216,7 +230,7 @@ mod tests {
         server.cell.publish(Belief::new(State::Up, Generation(1)));
         let mut turned = pin!(server.turned(server.cell.belief().generation()));
         assert!(!is_over(turned.as_mut()).await);
-        server.turns.change(|turn| *turn = Generation(1));
+        server.news.notify_waiters();
         assert!(!is_over(turned.as_mut()).await);
         server.publish(Belief::new(State::Down, Generation(2)));
         assert!(is_over(turned).await);

@@ -139,12 +139,12 @@ const LEAVE: Duration = Duration::from_secs(60);
 
 /// Counts as a lease that is out, and not as one that has come back: whoever waits for a connection, and a connection that came back
 /// before the server had answered. So a server that answers nobody is found silent, however soon its callers give up.
-pub(super) struct Unanswered(Arc<Server>);
+pub(super) struct Unanswered<S: Deref<Target = Server>>(S);
 
-impl Unanswered {
-    pub(super) fn waiting_for(server: &Arc<Server>) -> Self {
+impl<S: Deref<Target = Server>> Unanswered<S> {
+    pub(super) fn waiting_for(server: S) -> Self {
         server.cell.lend();
-        Self(Arc::clone(server))
+        Self(server)
     }
 
     fn answered(self) {
@@ -154,7 +154,7 @@ impl Unanswered {
     }
 }
 
-impl Drop for Unanswered {
+impl<S: Deref<Target = Server>> Drop for Unanswered<S> {
     fn drop(&mut self) {
         self.0.cell.give_up();
     }
@@ -163,7 +163,7 @@ impl Drop for Unanswered {
 /// Gives a busy connection back once it is clean, or gives it up.
 ///
 /// Cancel safety: the runtime of whoever dropped the lease may end at any moment; then the connection is closed.
-fn settle<B: Backend>(connection: B::Connection, detour: bool, lease: Unanswered, generation: Generation) {
+fn settle<B: Backend>(connection: B::Connection, detour: bool, lease: Unanswered<Arc<Server>>, generation: Generation) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
     let mut unproven = Unproven::<B>::new(connection);
     runtime.spawn(async move {

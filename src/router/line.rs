@@ -15,6 +15,7 @@ use super::{
     deadline::Deadline,
     error::{Error, Refusal},
     fate::Epoch,
+    get::Get,
     lease::{Lease, Unanswered, Unproven},
 };
 use crate::{
@@ -44,7 +45,7 @@ pub(super) struct Line<B> {
 }
 
 /// A request on its way, of a type that may contain itself.
-type Getting<'a, B> = Pin<Box<dyn Future<Output = Result<Lease<B>, Error>> + Send + 'a>>;
+pub(super) type Getting<'a, B> = Pin<Box<dyn Future<Output = Result<Lease<B>, Error>> + Send + 'a>>;
 
 /// One place on a route: a server, and the pool that this route uses there.
 #[derive(Debug)]
@@ -82,40 +83,62 @@ impl<B: Send + Sync> Candidate for Stop<B> {
 
 impl<B: Backend> Line<B> {
     /// Takes a connection along the plan.
-    ///
-    /// The common case reads one atomic word, polls the pool once, and reads no clock. All others are boxed, so that its
-    /// future stays small.
-    pub(super) async fn get(&self, router: &Inner<B>) -> Result<Lease<B>, Error> {
-        let Some(Choice { candidate: stop, detour: false, clear: true, belief }) = self.route.choose() else {
-            return self.get_elsewhere(router).await;
-        };
-        let generation = belief.generation();
-        let mut acquire = pin!(stop.pool.acquire());
-        match poll_fn(|cx| Poll::Ready(acquire.as_mut().poll(cx))).await {
-            Poll::Ready(Ok(connection)) => Ok(Lease::new(connection, &stop.server, generation, false)),
-            Poll::Ready(Err(error)) => match self.refused(stop, generation, error.into()) {
-                Some(refusal) => Box::pin(self.get_along(router, Some((stop, refusal)))).await,
-                None => Err(self.overloaded(stop)),
-            },
-            Poll::Pending => {
-                let deadline = self.deadline();
-                match Box::pin(self.attempt(stop, generation, acquire, deadline)).await {
-                    Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
-                    Err(Miss::Late) => Err(self.late(stop)),
-                    Err(Miss::Refused(refusal)) => {
-                        Box::pin(self.get_within(router, Some((stop, refusal)), deadline)).await
-                    }
-                }
-            }
-        }
+    pub(super) fn get<'a>(&'a self, router: &'a Inner<B>) -> impl Future<Output = Result<Lease<B>, Error>> + Send + 'a {
+        Get::new(self, router, B::acquire)
     }
 
     /// When something speaks against the alias's own server, or a reload has put another line in this one's place.
-    fn get_elsewhere<'a>(&'a self, router: &'a Inner<B>) -> Getting<'a, B> {
+    pub(super) fn get_elsewhere<'a>(&'a self, router: &'a Inner<B>) -> Getting<'a, B> {
         Box::pin(async move {
             match self.is_retired() {
                 true => router.line(self.name.as_str())?.get(router).await,
                 false => self.get_along(router, None).await,
+            }
+        })
+    }
+
+    /// When the alias's own server gave an error.
+    pub(super) fn get_after<'a>(
+        &'a self,
+        router: &'a Inner<B>,
+        (stop, generation): (&'a Stop<B>, Generation),
+        error: B::Error,
+        deadline: Option<Instant>,
+    ) -> Getting<'a, B> {
+        let refused = self.refused(stop, generation, error.into());
+        Box::pin(async move {
+            let deadline = deadline.unwrap_or_else(|| self.deadline());
+            match refused {
+                Some(refusal) => self.get_within(router, Some((stop, refusal)), deadline).await,
+                None => Err(self.overloaded(stop)),
+            }
+        })
+    }
+
+    /// When the alias's own server went down while the request waited for it.
+    pub(super) fn get_after_turn<'a>(
+        &'a self,
+        router: &'a Inner<B>,
+        stop: &'a Stop<B>,
+        deadline: Instant,
+    ) -> Getting<'a, B> {
+        Box::pin(self.get_within(router, Some((stop, Refusal::went_down(&stop.server))), deadline))
+    }
+
+    /// When something was seen of the alias's own server while the request waited for a connection, which is there now.
+    pub(super) fn get_proven<'a>(
+        &'a self,
+        router: &'a Inner<B>,
+        (stop, generation): (&'a Stop<B>, Generation),
+        connection: B::Connection,
+        deadline: Instant,
+    ) -> Getting<'a, B> {
+        Box::pin(async move {
+            let first = pin!(std::future::ready(Ok(connection)));
+            match self.attempt(stop, generation, first, deadline).await {
+                Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
+                Err(Miss::Late) => Err(self.late(stop)),
+                Err(Miss::Refused(refusal)) => self.get_within(router, Some((stop, refusal)), deadline).await,
             }
         })
     }
@@ -248,7 +271,7 @@ impl<B: Backend> Line<B> {
     where
         F: Future<Output = Result<B::Connection, B::Error>>,
     {
-        let _unanswered = Unanswered::waiting_for(&stop.server);
+        let _unanswered = Unanswered::waiting_for(&*stop.server);
         let work = async {
             let mut connection = first.as_mut().await;
             // At worst every idle connection is dead: each is tried once, and then a new one.
@@ -303,7 +326,7 @@ impl<B: Backend> Line<B> {
     }
 
     /// Why a wait for this server ended: for its own length, or for a deadline around it.
-    fn late(&self, stop: &Stop<B>) -> Error {
+    pub(super) fn late(&self, stop: &Stop<B>) -> Error {
         match Deadline::current().filter(|around| around.left(clock::now()).is_zero()) {
             Some(around) => Error::late(self.name.clone(), around.within()),
             None => self.overloaded(stop),

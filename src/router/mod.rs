@@ -9,6 +9,7 @@ mod fake;
 #[cfg(feature = "cache")]
 mod fallback;
 mod fate;
+mod get;
 #[cfg(feature = "cache")]
 mod last_good;
 mod lease;

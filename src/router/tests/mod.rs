@@ -82,6 +82,37 @@ async fn waiting(alias: Alias<FakePool>) -> tokio::task::JoinHandle<Result<super
 }
 
 #[tokio::test]
+async fn a_request_looks_again_before_it_takes_what_it_chose_when_it_was_made() {
+    let (router, _) = router().await;
+    let alias = router.alias("primary").unwrap();
+    let request = alias.get();
+    let server = alias.line.route.own()[0].server.clone();
+    server.publish(Belief::new(State::Down, server.cell.belief().generation().next()));
+    assert!(request.await.unwrap_err().is_unavailable());
+}
+
+#[tokio::test]
+async fn who_waits_for_a_server_is_sent_on_when_it_goes_down() {
+    let (router, _) = router().await;
+    let alias = router.alias("primary").unwrap();
+    let _all = alias.get().await.unwrap();
+    let (server, get) = (alias.line.route.own()[0].server.clone(), waiting(alias).await);
+    server.publish(Belief::new(State::Down, server.cell.belief().generation().next()));
+    assert!(timeout(SOON / 2, get).await.expect("it has nothing to wait for").unwrap().unwrap_err().is_unavailable());
+}
+
+#[tokio::test]
+async fn who_waits_for_a_server_gives_up_in_time() {
+    let pool = PoolSettings { max_size: 1, acquire_timeout: Duration::from_millis(10), ..PoolSettings::default() };
+    let config = settings(full_server().await).pool(pool).build().unwrap();
+    let router = Router::start_with(config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    let alias = router.alias("primary").unwrap();
+    let _all = alias.get().await.unwrap();
+    let late = timeout(SOON, alias.get()).await.expect("it ends by itself");
+    assert!(late.unwrap_err().is_overloaded());
+}
+
+#[tokio::test]
 async fn a_request_that_waits_in_a_full_pool_is_served_across_a_reload() {
     let (router, config) = router().await;
     let alias = router.alias("primary").unwrap();

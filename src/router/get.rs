@@ -1,0 +1,153 @@
+//! The common case of a request: the pool of the alias's own server, polled at once and waited for. All else goes down the plan.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use pin_project_lite::pin_project;
+use tokio::{sync::futures::Notified, time::Sleep};
+
+use super::{
+    Inner,
+    error::Error,
+    lease::{Lease, Unanswered},
+    line::{Getting, Line, Stop},
+};
+use crate::{
+    health::{Belief, Generation},
+    plan::{Candidate, Choice},
+    pool::{Backend, Server},
+};
+
+pin_project! {
+    /// A request on its way. By hand, since each future around a future would move the connection once more.
+    ///
+    /// The common case reads one atomic word, polls the pool once, and reads no clock.
+    pub(super) struct Get<'a, B: Backend, F> {
+        line: &'a Line<B>,
+        router: &'a Inner<B>,
+        chosen: Option<(&'a Stop<B>, Belief)>,
+        #[pin]
+        asked: Option<F>,
+        #[pin]
+        wait: Option<Wait<'a>>,
+        // How it goes on when the case is no common one.
+        rest: Option<Getting<'a, B>>,
+    }
+}
+
+pin_project! {
+    /// What a request that has to wait looks out for.
+    struct Wait<'a> {
+        server: &'a Server,
+        deadline: Instant,
+        #[pin]
+        news: Notified<'a>,
+        #[pin]
+        late: Sleep,
+        unanswered: Unanswered<&'a Server>,
+    }
+}
+
+/// How a wait ends before a connection comes.
+enum End {
+    /// The server has gone or come back.
+    Turned,
+    /// The deadline has passed.
+    Late,
+}
+
+impl<'a, B: Backend, F> Get<'a, B, F> {
+    /// Chooses here and not at the first poll: a future that is moved into its place later is copied, and a pool's is large.
+    pub(super) fn new(line: &'a Line<B>, router: &'a Inner<B>, ask: impl FnOnce(&'a B) -> F) -> Self {
+        let chosen = match line.route.choose() {
+            Some(Choice { candidate, detour: false, clear: true, belief }) => Some((candidate, belief)),
+            _ => None,
+        };
+        Self { line, router, chosen, asked: chosen.map(|(stop, _)| ask(&stop.pool)), wait: None, rest: None }
+    }
+}
+
+impl<B, F> Future for Get<'_, B, F>
+where
+    B: Backend,
+    F: Future<Output = Result<B::Connection, B::Error>>,
+{
+    type Output = Result<Lease<B>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Some(rest) = this.rest {
+            return rest.as_mut().poll(cx);
+        }
+        let (line, router) = (*this.line, *this.router);
+        let deadline = this.wait.as_ref().as_pin_ref().map(|wait| wait.deadline);
+        let (stop, asked, generation) = match (*this.chosen, this.asked.as_mut().as_pin_mut()) {
+            // Until the first poll anything may have happened.
+            (Some((stop, belief)), Some(asked)) if deadline.is_some() || stop.belief() == belief => {
+                (stop, asked, belief.generation())
+            }
+            _ => {
+                this.asked.set(None);
+                return go_on(this.rest, line.get_elsewhere(router), cx);
+            }
+        };
+        match asked.poll(cx) {
+            Poll::Ready(Ok(connection)) => {
+                // Who did not wait chose it just now.
+                let Some(deadline) = deadline.filter(|_| stop.belief().is_news_to(generation)) else {
+                    return Poll::Ready(Ok(Lease::new(connection, &stop.server, generation, false)));
+                };
+                this.wait.set(None);
+                go_on(this.rest, line.get_proven(router, (stop, generation), connection, deadline), cx)
+            }
+            Poll::Ready(Err(error)) => {
+                this.wait.set(None);
+                go_on(this.rest, line.get_after(router, (stop, generation), error, deadline), cx)
+            }
+            Poll::Pending => {
+                if deadline.is_none() {
+                    this.wait.set(Some(Wait::new(&stop.server, line.deadline())));
+                }
+                let wait = this.wait.as_mut().as_pin_mut().map_or(Poll::Pending, |wait| wait.poll(generation, cx));
+                let Poll::Ready((end, deadline)) = wait else { return Poll::Pending };
+                this.asked.set(None);
+                this.wait.set(None);
+                match end {
+                    End::Turned => go_on(this.rest, line.get_after_turn(router, stop, deadline), cx),
+                    End::Late => Poll::Ready(Err(line.late(stop))),
+                }
+            }
+        }
+    }
+}
+
+impl<'a> Wait<'a> {
+    fn new(server: &'a Server, deadline: Instant) -> Self {
+        let (news, late) = (server.news(), tokio::time::sleep_until(deadline.into()));
+        Self { server, deadline, news, late, unanswered: Unanswered::waiting_for(server) }
+    }
+
+    fn poll(self: Pin<&mut Self>, generation: Generation, cx: &mut Context<'_>) -> Poll<(End, Instant)> {
+        let mut this = self.project();
+        // First the registration, then the look: news that comes in between are seen.
+        while this.news.as_mut().poll(cx).is_ready() {
+            this.news.set(this.server.news());
+        }
+        if this.server.cell.belief().generation().is_after(generation) {
+            return Poll::Ready((End::Turned, *this.deadline));
+        }
+        this.late.poll(cx).map(|()| (End::Late, *this.deadline))
+    }
+}
+
+fn go_on<'a, B: Backend>(
+    rest: &mut Option<Getting<'a, B>>,
+    next: Getting<'a, B>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Lease<B>, Error>> {
+    rest.insert(next).as_mut().poll(cx)
+}
