@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgdetour::policy::Outcome;
+
 use crate::{
     faults::Gravity,
     record::{Trouble, Turn},
@@ -92,11 +94,19 @@ impl World {
     fn check_writes(&self) {
         let book = self.record.book();
         let (ledger, acknowledged) = (book.ledger.clone(), book.acknowledged.clone());
+        let (told, unsent) = (book.told.clone(), book.unsent.clone());
+        let plain = book.plain.clone();
+        let received: Vec<u64> = unsent.into_iter().filter(|lease| book.leases[*lease as usize].received > 0).collect();
         drop(book);
         for (id, line) in &ledger {
-            let once = line.committed <= 1 && line.received <= 1;
-            self.record.check(once, || format!("invariant 1: write {id} came more than once: {line:?}"));
+            let once = line.committed <= 1 && (line.received <= 1 || !plain.contains(id));
+            self.record.check(once, || format!("invariant 1: write {id} was done twice: {line:?}"));
         }
+        for (id, outcome) in told.into_iter().filter(|(_, outcome)| *outcome != Outcome::Unknown) {
+            let done = ledger.get(&id).is_some_and(|line| line.committed > 0);
+            self.record.check(!done, || format!("invariant 3: write {id} was done, and told to be {outcome:?}"));
+        }
+        self.record.check(received.is_empty(), || format!("invariant 3: not sent, and received: leases {received:?}"));
         for id in acknowledged {
             let done = ledger.get(&id).is_some_and(|line| line.committed == 1);
             self.record.check(done, || format!("write {id} was acknowledged and has not happened"));

@@ -58,7 +58,8 @@ impl Client {
             let pause = self.rng.u32(..250) * MS;
             time::pass(pause).await;
             match self.rng.u32(..20) {
-                0..5 => self.read().await,
+                0..2 => self.read().await,
+                2..5 => self.world.read(self.rng.u64(..20)).await,
                 5..7 => self.cancel_by_dropping().await,
                 7 => self.cancel_by_request().await,
                 8..10 => self.read_in_transaction().await,
@@ -66,7 +67,11 @@ impl Client {
                 11..13 => self.fail().await,
                 13 => self.panic().await,
                 14 => self.hold().await,
-                _ => self.write().await,
+                15..17 => self.write().await,
+                _ => {
+                    let id = self.next_id();
+                    self.world.write(id).await;
+                }
             }
         }
     }
@@ -171,10 +176,15 @@ impl Client {
         let _ = self.world.execute(&held, "SELECT rows(1)", Duration::ZERO, false).await;
     }
 
-    async fn write(&mut self) {
+    fn next_id(&mut self) -> u64 {
         self.written += 1;
-        let id = self.number * 1_000_000 + self.written;
+        self.number * 1_000_000 + self.written
+    }
+
+    async fn write(&mut self) {
+        let id = self.next_id();
         let Some(mut held) = self.world.get("primary").await else { return };
+        self.record().book().plain.insert(id);
         let sql = format!("INSERT INTO ledger VALUES ({id}) /*L{}*/", held.number);
         let outcome = if self.rng.bool() {
             held.execute(&sql, &[]).await.map(|_| ())
@@ -213,7 +223,7 @@ impl World {
         }
     }
 
-    fn lent(&self, alias: &'static str, lease: Lease) -> Held {
+    pub(crate) fn lent(&self, alias: &'static str, lease: Lease) -> Held {
         let (server, detour, at) = (self.server(lease.server().as_str()), lease.is_detour(), self.record.at());
         let number = self.record.lend(server, detour);
         self.record.count(if detour { "detours" } else { "loans" });

@@ -58,7 +58,7 @@ pub(crate) enum Fault {
     Conflict,
 }
 
-const ALL: [Fault; 24] = [
+const ALL: [Fault; 26] = [
     Fault::Killed,
     Fault::Stopped,
     Fault::StoppedAtOnce,
@@ -81,6 +81,8 @@ const ALL: [Fault; 24] = [
     Fault::AllReset,
     Fault::OneHung,
     Fault::OneCut,
+    Fault::LostAtCommit,
+    Fault::LostAtCommit,
     Fault::LostAtCommit,
     Fault::Conflict,
 ];
@@ -206,6 +208,7 @@ async fn run(world: World, node: Arc<Node>, fault: Fault, length: Duration, mut 
 async fn die(node: &Node, death: Death, length: Duration) {
     node.state().reach = Reach::Refused;
     node.end_all(death).await;
+    node.state().restart();
     time::pass(length).await;
     node.state().admission = Admission::Refused(STARTING);
     node.state().reach = Reach::Open;
@@ -216,6 +219,7 @@ async fn die(node: &Node, death: Death, length: Duration) {
 async fn crash(node: &Node, length: Duration) {
     node.state().admission = Admission::Refused(STARTING);
     node.end_all(Death::Told(b'N', CRASHED)).await;
+    node.state().restart();
     time::pass(length).await;
     node.state().admission = Admission::Open;
 }

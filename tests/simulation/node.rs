@@ -45,6 +45,11 @@ pub(crate) struct State {
     pub(crate) system: u64,
     pub(crate) room: usize,
     pub(crate) rng: Rng,
+    /// How often it was started, or has crashed.
+    starts: u32,
+    next_xid: u64,
+    /// Whether each transaction was committed; none for one that is open.
+    fates: BTreeMap<u64, Option<bool>>,
     /// What happens to the session that commits next.
     pub(crate) trap: Option<Trap>,
     weather: Weather,
@@ -171,6 +176,42 @@ impl Control {
     }
 }
 
+impl State {
+    /// A transaction that writes gets a number.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.next_xid += 1;
+        self.fates.insert(self.next_xid, None);
+        self.next_xid
+    }
+
+    pub(crate) fn end(&mut self, xid: u64, committed: bool) {
+        // After a restart the number may be another's.
+        if let Some(fate @ None) = self.fates.get_mut(&xid) {
+            *fate = Some(committed);
+        }
+    }
+
+    pub(crate) fn status(&self, xid: u64) -> Option<&'static str> {
+        self.fates.get(&xid).map(|fate| match fate {
+            None => "in progress",
+            Some(true) => "committed",
+            Some(false) => "aborted",
+        })
+    }
+
+    /// Within what numbers are given once.
+    pub(crate) fn epoch(&self) -> String {
+        format!("{} {}", self.timeline, self.starts)
+    }
+
+    /// It was started anew, or has crashed: numbers that nobody has committed are given again.
+    pub(crate) fn restart(&mut self) {
+        self.starts += 1;
+        self.fates.retain(|_, fate| *fate == Some(true));
+        self.next_xid = self.fates.keys().last().copied().unwrap_or(100);
+    }
+}
+
 impl Node {
     pub(crate) fn new(index: usize, name: &'static str, record: Record, rng: Rng) -> Arc<Self> {
         let state = State {
@@ -181,6 +222,9 @@ impl Node {
             system: 7,
             room: ROOM,
             rng,
+            starts: 1,
+            next_xid: 100,
+            fates: BTreeMap::new(),
             trap: None,
             weather: Weather::default(),
             next_session: 1,
@@ -284,6 +328,17 @@ impl Node {
     /// True once in `of` times.
     pub(crate) fn chance(&self, of: u32) -> bool {
         self.state().rng.u32(..of) == 0
+    }
+
+    /// What takes no time at all cannot be hit in its middle.
+    pub(crate) async fn dawdle(&self) {
+        let time = {
+            let rng = &mut self.state().rng;
+            [MS, 30 * MS].into_iter().find(|_| rng.u32(..8) == 0)
+        };
+        if let Some(time) = time {
+            time::pass(time).await;
+        }
     }
 
     /// What a session is told that is admitted.

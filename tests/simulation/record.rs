@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use pgdetour::policy::Outcome;
 use tokio::time::Instant;
 
 use crate::{
@@ -29,8 +30,14 @@ pub(crate) struct Book {
     /// When an outage of a server opened or closed.
     pub(crate) turns: Vec<Turn>,
     pub(crate) ledger: BTreeMap<u64, Write>,
+    /// The writes that went over a connection without the router's knowledge.
+    pub(crate) plain: BTreeSet<u64>,
     /// The writes that callers were told have happened.
     pub(crate) acknowledged: BTreeSet<u64>,
+    /// What callers were told of writes that failed: id, and what became of it.
+    pub(crate) told: Vec<(u64, Outcome)>,
+    /// The leases of attempts of which callers were told that nothing had left.
+    pub(crate) unsent: Vec<u64>,
     /// When each ping reached which server.
     pub(crate) pings: Vec<(usize, Duration)>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -45,6 +52,10 @@ pub(crate) struct Loan {
     pub(crate) detour: bool,
     pub(crate) lent: Duration,
     pub(crate) back: Option<Duration>,
+    /// How many of its statements a server began to execute.
+    pub(crate) received: u32,
+    /// Whether it comes in a transaction that the router has begun.
+    pub(crate) begun: bool,
 }
 
 /// A time in which something was wrong with a server, or with the way there.
@@ -116,8 +127,15 @@ impl Record {
     pub(crate) fn lend(&self, server: usize, detour: bool) -> u64 {
         let lent = self.at();
         let mut book = self.book();
-        book.leases.push(Loan { server, detour, lent, back: None });
+        book.leases.push(Loan { server, detour, lent, back: None, received: 0, begun: false });
         book.leases.len() as u64 - 1
+    }
+
+    /// A lease that comes in a transaction.
+    pub(crate) fn lend_begun(&self, server: usize) -> u64 {
+        let number = self.lend(server, false);
+        self.book().leases[number as usize].begun = true;
+        number
     }
 
     pub(crate) fn take_back(&self, lease: u64) {

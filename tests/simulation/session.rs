@@ -7,7 +7,7 @@ use crate::{
     node::{Admission, Control, Death, LAG, Node, Trap},
     record::Record,
     sql::{Statement, What},
-    time::{self, MS},
+    time,
     wire::{Message, Opening, Reply, Report, error, fatal, opening},
 };
 
@@ -26,8 +26,9 @@ struct Session {
     /// When the last transaction was opened, and when it was over.
     opened: Duration,
     over: Duration,
-    /// Written in the transaction that is open.
+    /// Written in the transaction that is open, and its number.
     pending: Vec<u64>,
+    xid: Option<u64>,
     /// The lease whose statements it executes.
     lease: Option<u64>,
     prepared: BTreeMap<String, Statement>,
@@ -74,6 +75,7 @@ pub(crate) fn spawn(node: &Arc<Node>, link: Arc<Link>, plug: Plug) {
             opened: started,
             over: started,
             pending: Vec::new(),
+            xid: None,
             lease: None,
             prepared: BTreeMap::new(),
             portals: BTreeMap::new(),
@@ -91,6 +93,7 @@ pub(crate) fn spawn(node: &Arc<Node>, link: Arc<Link>, plug: Plug) {
             },
         };
         session.node.forget(number);
+        session.close_transaction(false);
         match death {
             Death::Silent => {}
             Death::Reset => control.link.reset(),
@@ -231,9 +234,10 @@ impl Session {
 
     async fn execute(&mut self, statement: &Statement, parameters: &[String], binary: bool) -> Result<(), Stop> {
         self.check_owner(statement);
-        if self.node.chance(8) {
-            time::pass(MS).await;
+        if let Some(lease) = statement.lease {
+            self.record().book().leases[lease as usize].received += 1;
         }
+        self.node.dawdle().await;
         let ends = matches!(statement.what, What::Commit | What::Rollback);
         if self.transaction == Transaction::Failed && !ends {
             return Err(Stop::Fatal(error("25P02", "current transaction is aborted")));
@@ -251,15 +255,16 @@ impl Session {
             }
             What::Commit => self.commit().await?,
             What::Rollback => {
-                self.close_transaction();
+                self.close_transaction(false);
                 self.reply.complete("ROLLBACK");
             }
             What::Insert(value) => self.insert(value.with(parameters)).await?,
             What::Find(value) => self.find(value.with(parameters), binary),
             What::Wait(milliseconds) => {
                 self.wait(*milliseconds).await?;
-                self.reply.row(&["1".to_owned()], binary).complete("SELECT 1");
+                self.reply.row(&[Some("1".to_owned())], binary).complete("SELECT 1");
             }
+            What::Number | What::Epoch | What::Status(_) => self.tell_fate(&statement.what, binary)?,
             What::Rows(rows) => self.rows(*rows, binary).await?,
             What::Fail(code) => return Err(Stop::Fatal(raised(code))),
             What::Nothing => {
@@ -282,18 +287,16 @@ impl Session {
             let recovering = if state.in_recovery { "t" } else { "f" };
             [recovering.to_owned(), state.timeline.to_string(), state.system.to_string(), "0/100".to_owned()]
         };
-        self.reply.row(&row, false).complete("SELECT 1");
+        self.reply.row(&row.map(Some), false).complete("SELECT 1");
     }
 
     async fn commit(&mut self) -> Result<(), Stop> {
         if self.transaction == Transaction::Failed {
-            self.close_transaction();
+            self.close_transaction(false);
             self.reply.complete("ROLLBACK");
             return Ok(());
         }
-        if self.node.chance(4) {
-            time::pass(MS).await;
-        }
+        self.node.dawdle().await;
         let trap = if self.pending.is_empty() { None } else { self.node.state().trap.take() };
         if trap == Some(Trap::BeforeCommit) {
             return Err(Stop::Left);
@@ -301,19 +304,20 @@ impl Session {
         for id in std::mem::take(&mut self.pending) {
             self.write_down(id);
         }
-        self.close_transaction();
+        self.close_transaction(true);
         if trap == Some(Trap::AfterCommit) {
             return Err(Stop::Left);
         }
         // What is done may take a while to be told, and may never be.
-        if self.node.chance(4) {
-            time::pass(MS).await;
-        }
+        self.node.dawdle().await;
         self.reply.complete("COMMIT");
         Ok(())
     }
 
-    fn close_transaction(&mut self) {
+    fn close_transaction(&mut self, committed: bool) {
+        if let Some(xid) = self.xid.take() {
+            self.node.state().end(xid, committed);
+        }
         if self.transaction != Transaction::None {
             self.over = self.record().at();
         }
@@ -326,6 +330,7 @@ impl Session {
         if self.node.state().in_recovery {
             return Err(Stop::Fatal(error("25006", "cannot execute INSERT in a read-only transaction")));
         }
+        self.xid.get_or_insert_with(|| self.node.state().begin());
         self.pending.push(id);
         if self.transaction == Transaction::None {
             self.commit().await?;
@@ -349,7 +354,24 @@ impl Session {
         let at = self.record().at();
         let line = self.record().book().ledger.get(&id).copied().unwrap_or_default();
         let count = if line.at + behind <= at { line.committed } else { 0 };
-        self.reply.row(&[count.to_string()], binary).complete("SELECT 1");
+        self.reply.row(&[Some(count.to_string())], binary).complete("SELECT 1");
+    }
+
+    /// What a transaction is called, and what became of it.
+    fn tell_fate(&mut self, what: &What, binary: bool) -> Result<(), Stop> {
+        let row = {
+            let state = self.node.state();
+            if state.in_recovery && *what != What::Number {
+                return Err(Stop::Fatal(error("55000", "recovery is in progress")));
+            }
+            match what {
+                What::Status(xid) => vec![state.status(*xid).map(str::to_owned), Some(state.epoch())],
+                What::Epoch => vec![Some(state.epoch())],
+                _ => vec![self.xid.map(|xid| xid.to_string())],
+            }
+        };
+        self.reply.row(&row, binary).complete("SELECT 1");
+        Ok(())
     }
 
     async fn wait(&mut self, milliseconds: u64) -> Result<(), Stop> {
@@ -362,7 +384,7 @@ impl Session {
 
     async fn rows(&mut self, rows: u64, binary: bool) -> Result<(), Stop> {
         for row in 0..rows {
-            self.reply.row(&[row.to_string()], binary);
+            self.reply.row(&[Some(row.to_string())], binary);
             if row % 16 == 15 {
                 self.reply.send(&mut self.plug).await?;
                 self.node.thawed(&self.control).await;
@@ -394,7 +416,7 @@ impl Session {
         });
         let is_open = self.transaction != Transaction::None && self.opened < loan.lent;
         let was_open = self.opened < loan.lent && self.over > loan.lent;
-        record.check(!is_open && !was_open, || {
+        record.check(loan.begun || !is_open && !was_open, || {
             format!("invariant 6: lease {lease} got session {number} of {name} in a transaction of lease {before:?}")
         });
         record.check(self.finished <= loan.lent || before.is_none(), || {

@@ -22,6 +22,12 @@ pub(crate) enum What {
     Find(Value),
     /// Takes as many milliseconds, unless it is interrupted.
     Wait(u64),
+    /// The number of the transaction that is open.
+    Number,
+    /// Within what such numbers count.
+    Epoch,
+    /// What became of a transaction, and that again.
+    Status(u64),
     /// Answers with as many rows.
     Rows(u64),
     /// Fails with this SQLSTATE, as an application can make any statement fail.
@@ -55,7 +61,8 @@ impl Statement {
     pub(crate) fn columns(&self) -> usize {
         match self.what {
             What::Ping => 4,
-            What::Find(_) | What::Wait(_) | What::Rows(_) | What::Fail(_) => 1,
+            What::Status(_) => 2,
+            What::Number | What::Epoch | What::Find(_) | What::Wait(_) | What::Rows(_) | What::Fail(_) => 1,
             What::Nothing | What::Begin | What::Commit | What::Rollback | What::Insert(_) | What::Unknown => 0,
         }
     }
@@ -71,6 +78,14 @@ impl What {
         };
         if text.starts_with("SELECT r.recovering") {
             Self::Ping
+        } else if text.starts_with("SELECT pg_catalog.pg_current_xact_id_if_assigned") {
+            Self::Number
+        } else if text.starts_with("SELECT pg_catalog.concat_ws") {
+            Self::Epoch
+        } else if let Some(rest) = text.strip_prefix("SELECT pg_catalog.pg_xact_status('") {
+            rest.split_once('\'').and_then(|(number, _)| number.parse().ok()).map_or(Self::Unknown, Self::Status)
+        } else if text == "SELECT 1" {
+            Self::Rows(1)
         } else if text.is_empty() || text.starts_with("SET ") || text.starts_with("DISCARD ") {
             Self::Nothing
         } else if text.starts_with("BEGIN") || text.starts_with("START TRANSACTION") {

@@ -144,9 +144,13 @@ impl Reply {
         self.frame(b'T', &body)
     }
 
-    pub(crate) fn row(&mut self, columns: &[String], binary: bool) -> &mut Self {
+    pub(crate) fn row(&mut self, columns: &[Option<String>], binary: bool) -> &mut Self {
         let mut body = u16::try_from(columns.len()).expect("few columns").to_be_bytes().to_vec();
         for column in columns {
+            let Some(column) = column else {
+                body.extend_from_slice(&u32::MAX.to_be_bytes());
+                continue;
+            };
             let value = match column.parse::<i64>() {
                 Ok(number) if binary => number.to_be_bytes().to_vec(),
                 _ => column.as_bytes().to_vec(),

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use fastrand::Rng;
 use pgdetour::{
     Alias, Config, EventKind, Router,
-    config::{Balance, Pings, PoolSettings, Role},
+    config::{Balance, CallSettings, Pings, PoolSettings, Role},
     health::Bounds,
     pool::{DeadpoolPostgres, FromSpec, Streams},
 };
@@ -40,6 +40,7 @@ pub(crate) struct Layout {
     pub(crate) group: bool,
     pub(crate) pings: Pings,
     pub(crate) pool: PoolSettings,
+    pub(crate) calls: CallSettings,
     /// How long the clients work.
     pub(crate) length: Duration,
 }
@@ -68,12 +69,14 @@ impl Layout {
             acquire_timeout: rng.u32(300..1500) * MS,
             connect_timeout: rng.u32(200..500) * MS,
         };
-        Self { servers, group: servers == 3 && rng.bool(), pings, pool, length: rng.u32(4_000..8_000) * MS }
+        let call_timeout = rng.u32(800..4000) * MS;
+        let calls = CallSettings { call_timeout, retry_budget: rng.u32(10..100), ..CallSettings::default() };
+        Self { servers, group: servers == 3 && rng.bool(), pings, pool, calls, length: rng.u32(4_000..8_000) * MS }
     }
 
     fn config(&self) -> Config {
         let url = |name: &str| format!("postgres://app@{name}/app?sslmode=disable");
-        let mut config = Config::builder().pings(self.pings.clone()).pool(self.pool.clone());
+        let mut config = Config::builder().pings(self.pings.clone()).pool(self.pool.clone()).calls(self.calls.clone());
         for (index, name) in NAMES.into_iter().enumerate().take(self.servers) {
             config = config.server(name, if index == 0 { Role::Primary } else { Role::Replica }, url(name));
         }
