@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgdetour::config::{
     AliasKind, Balance, BreakerSettings, CallSettings, CodePrefix, Config, Hedge, KEYS, Kind, Monitoring, Pings,
-    PoolSettings, Role, Roots, ServerConfig, Tls,
+    PoolSettings, Role, Roots, ServerConfig, SessionReset, Tls,
 };
 
 const PAIR: &str = r#"
@@ -306,7 +306,8 @@ fn the_table_of_keys_tells_the_defaults() {
         match key.kind {
             Kind::Duration => written += &format!("{} = \"{}\"\n", key.name, key.default),
             Kind::Count if key.name != "detour_size" => written += &format!("{} = {}\n", key.name, key.default),
-            Kind::Word(words) | Kind::WordOrDuration(words) if words.contains(&key.default) => {
+            Kind::WordOrDuration(_) => written += &format!("{} = \"{}\"\n", key.name, key.default),
+            Kind::Word(words) if words.contains(&key.default) => {
                 written += &format!("{} = \"{}\"\n", key.name, key.default);
             }
             _ => {}
@@ -315,7 +316,7 @@ fn the_table_of_keys_tells_the_defaults() {
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
     assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
     assert_eq!(config.cache_size(), Config::from_toml(PAIR).unwrap().cache_size());
-    assert_eq!(written.lines().count(), 24);
+    assert_eq!(written.lines().count(), 28);
 }
 
 #[test]
@@ -340,6 +341,29 @@ fn in_code_a_ping_field_left_at_its_default_gives_way_to_the_others() {
         .unwrap();
     assert_eq!(server(&config, "primary").pings, Pings { error_ping_frequency: seconds(1), ..often });
     assert_eq!(server(&config, "replica").pings, Pings { ping_timeout: seconds(2), ..Pings::default() });
+}
+
+#[test]
+fn pool_settings_say_the_same_in_code_and_in_a_file() {
+    let pool = PoolSettings {
+        max_lifetime: None,
+        max_waiting: 0,
+        session_reset: SessionReset::DiscardAll,
+        detour_latency_limit: Some(Duration::from_millis(20)),
+        ..PoolSettings::default()
+    };
+    let rest = "max_waiting = 0\nsession_reset = \"discard-all\"\ndetour_latency_limit = \"20ms\"\n";
+    for off in ["0s", "off"] {
+        let file = Config::from_toml(&format!("max_lifetime = \"{off}\"\n{rest}{PAIR}")).unwrap();
+        assert_eq!(file.alias("replica").unwrap().pool, pool);
+    }
+    let code = Config::builder()
+        .pool(PoolSettings { max_lifetime: Some(seconds(9)), ..PoolSettings::default() })
+        .server("primary", Role::Primary, "postgres://app@db1/app")
+        .pool_of("primary", pool.clone());
+    assert_eq!(code.build().unwrap().alias("primary").unwrap().pool, pool);
+    let own = format!("max_lifetime = \"off\"\n{PAIR}max_lifetime = \"1h\"\n");
+    assert_eq!(Config::from_toml(&own).unwrap().alias("replica").unwrap().pool.max_lifetime, Some(seconds(3600)));
 }
 
 #[test]

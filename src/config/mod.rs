@@ -23,7 +23,7 @@ pub use self::{
     error::{ConfigError, Mistake},
     name::{AliasName, InvalidName},
     outage::{CodePrefix, OutageErrors},
-    settings::{BreakerSettings, CallSettings, Hedge, Pings, PoolSettings},
+    settings::{BreakerSettings, CallSettings, Hedge, Pings, PoolSettings, SessionReset},
 };
 // For this crate's program, tests and benches: no part of the interface.
 #[doc(hidden)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    BreakerSettings, CallSettings, Hedge, Pings, PoolSettings,
+    BreakerSettings, CallSettings, Hedge, Pings, PoolSettings, SessionReset,
     error::{At, Given, Mistake, Problem},
     raw::Numbers,
 };
@@ -68,6 +68,13 @@ impl<'a> Layered<'a> {
             min_idle: self.count("min_idle", defaults.min_idle.min(detour_size)),
             acquire_timeout: self.duration("acquire_timeout", defaults.acquire_timeout),
             connect_timeout,
+            max_lifetime: self.duration_or_off("max_lifetime", defaults.max_lifetime),
+            max_waiting: self.count("max_waiting", defaults.max_waiting),
+            session_reset: match self.word("session_reset") {
+                Some("discard-all") => SessionReset::DiscardAll,
+                _ => defaults.session_reset,
+            },
+            detour_latency_limit: self.duration_or_off("detour_latency_limit", defaults.detour_latency_limit),
         }
     }
 
@@ -153,6 +160,16 @@ impl<'a> Layered<'a> {
         self.alias.counts.get(key).or_else(|| self.global.counts.get(key)).map_or(default, |given| given.value)
     }
 
+    /// Of "off" and a duration, the one that stands nearer to the alias; a duration of zero is "off" too.
+    fn duration_or_off(&self, key: &str, default: Option<Duration>) -> Option<Duration> {
+        let written = |numbers: &Numbers| {
+            let off = numbers.words.get(key).map(|_| Duration::ZERO);
+            off.or_else(|| numbers.durations.get(key).map(|given| given.value))
+        };
+        let given = written(self.alias).or_else(|| written(self.global));
+        given.map_or(default, |duration| Some(duration).filter(|duration| !duration.is_zero()))
+    }
+
     fn word(&self, key: &str) -> Option<&'static str> {
         self.alias.words.get(key).or_else(|| self.global.words.get(key)).map(|given| given.value)
     }
@@ -165,8 +182,9 @@ impl<'a> Layered<'a> {
 impl Numbers {
     /// Values that can mean nothing: zero, or beyond all limits.
     pub(super) fn senseless(&self) -> Vec<Mistake> {
-        let durations = self.durations.values().filter_map(|given| {
+        let durations = self.durations.iter().filter_map(|(key, given)| {
             let problem = match given.value {
+                Duration::ZERO if matches!(*key, "max_lifetime" | "detour_latency_limit") => return None,
                 Duration::ZERO => Problem::new("should not be zero", "write a duration like \"5s\" or \"200ms\""),
                 value if value > LONGEST => Problem::bare("longer than a year"),
                 _ => return None,
@@ -175,6 +193,7 @@ impl Numbers {
         });
         let counts = self.counts.iter().filter_map(|(key, given)| {
             let problem = match (given.value, *key) {
+                (0, "max_waiting") => return None,
                 (0, "min_idle" | "retry_budget" | "breaker_failure_rate" | "breaker_slow_rate" | "cache_size") => {
                     return None;
                 }
@@ -232,6 +251,14 @@ impl Numbers {
         );
         let counts = [("max_size", pool.max_size), ("detour_size", pool.detour_size), ("min_idle", pool.min_idle)];
         self.set_counts(&counts, place);
+        self.set_counts(&[("max_waiting", pool.max_waiting)], place);
+        let reset = match pool.session_reset {
+            SessionReset::None => "none",
+            SessionReset::DiscardAll => "discard-all",
+        };
+        self.set_word("session_reset", reset, place);
+        self.set_duration_or_off("max_lifetime", pool.max_lifetime, place);
+        self.set_duration_or_off("detour_latency_limit", pool.detour_latency_limit, place);
     }
 
     /// Every key written, from code.
@@ -259,6 +286,15 @@ impl Numbers {
             ("breaker_min_calls", breaker.breaker_min_calls),
         ];
         self.set_counts(&counts.map(|(key, value)| (key, value as usize)), place);
+    }
+
+    fn set_duration_or_off(&mut self, key: &'static str, value: Option<Duration>, place: &str) {
+        self.durations.remove(key);
+        self.words.remove(key);
+        match value {
+            Some(value) => self.set_durations(&[(key, value)], place),
+            None => self.set_word(key, "off", place),
+        }
     }
 
     fn set_word(&mut self, key: &'static str, value: &'static str, place: &str) {

@@ -70,6 +70,25 @@ pub struct PoolSettings {
     pub acquire_timeout: Duration,
     /// How long one connect may take in all: DNS, TCP, TLS and login. Default 2 s.
     pub connect_timeout: Duration,
+    /// How old a connection may be to be lent again, a tenth more or less. `None`: as old as it gets. Default 30 min.
+    pub max_lifetime: Option<Duration>,
+    /// How many requests may wait in line for a connection of one pool, beyond those for which one can be made. Past that a
+    /// request fails at once as overloaded. Default 1000.
+    pub max_waiting: usize,
+    /// What a session forgets before it is lent again. Default nothing.
+    pub session_reset: SessionReset,
+    /// How long a round trip to a failover target may take before the detour to it is narrowed. Default `None`: it never is.
+    pub detour_latency_limit: Option<Duration>,
+}
+
+/// What a session forgets before it is lent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SessionReset {
+    /// Nothing: `SET`, `LISTEN`, advisory locks and temporary tables stay.
+    #[default]
+    None,
+    /// All that `DISCARD ALL` discards, but for prepared statements, which the driver goes on using.
+    DiscardAll,
 }
 
 impl Default for PoolSettings {
@@ -80,6 +99,10 @@ impl Default for PoolSettings {
             min_idle: 1,
             acquire_timeout: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(2),
+            max_lifetime: Some(Duration::from_secs(30 * 60)),
+            max_waiting: 1000,
+            session_reset: SessionReset::None,
+            detour_latency_limit: None,
         }
     }
 }

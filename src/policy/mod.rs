@@ -6,6 +6,7 @@
 mod ask;
 mod backoff;
 mod breaker;
+mod bucket;
 mod budget;
 mod calls;
 mod classify;
@@ -20,7 +21,6 @@ mod atomic {
     pub(super) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 }
 
-pub(crate) use self::ramp::Ramp;
 pub use self::{
     backoff::Backoff,
     breaker::{Breaker, Shift, Trip},
@@ -32,3 +32,4 @@ pub use self::{
     outcome::Outcome,
     retry::{Effort, Verdict, verdict},
 };
+pub(crate) use self::{bucket::Bucket, ramp::Ramp};

@@ -24,7 +24,11 @@ use super::{
     session::Session,
     tap::Tap,
 };
-use crate::{clock, health::Generation};
+use crate::{
+    clock,
+    config::{PoolSettings, SessionReset},
+    health::Generation,
+};
 
 /// Makes connections to one server, for a pool. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -38,7 +42,33 @@ struct Inner {
     dial: Dial,
     connect_timeout: Duration,
     runtime: Handle,
+    terms: Terms,
+}
+
+/// On what terms a pool takes connections.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
     climb: Option<Climb>,
+    max_lifetime: Option<Duration>,
+    pub(super) reset: SessionReset,
+}
+
+impl Terms {
+    /// Those of an alias for the pool of its own server.
+    pub(crate) fn of(pool: &PoolSettings) -> Self {
+        Self { climb: None, max_lifetime: pool.max_lifetime, reset: pool.session_reset }
+    }
+
+    /// The same for a pool that stands empty most of the time and is then wanted all at once: it grows slowly.
+    pub(crate) fn for_detour(self) -> Self {
+        Self { climb: Some(Climb::of_bursts()), ..self }
+    }
+
+    /// How old one connection may grow: a tenth more or less, by `chance` from 0 to 1, so that those made together do not end
+    /// together.
+    pub(super) fn lifetime(&self, chance: f64) -> Option<Duration> {
+        self.max_lifetime.map(|lifetime| lifetime.mul_f64(chance.mul_add(0.2, 0.9)))
+    }
 }
 
 /// A connection that was just made.
@@ -78,13 +108,12 @@ impl Connector {
     #[doc(hidden)]
     #[must_use]
     pub fn new(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
-        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, climb: None }) }
+        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, terms: Terms::default() }) }
     }
 
-    /// The same for a pool that stands empty most of the time and is then wanted all at once: it grows slowly.
-    pub(crate) fn for_detour(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
-        let climb = Some(Climb::of_bursts());
-        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, climb }) }
+    /// The same on terms.
+    pub(crate) fn on_terms(server: Arc<Server>, dial: Dial, connect_timeout: Duration, terms: Terms) -> Self {
+        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime: Handle::current(), terms }) }
     }
 
     /// The server it connects to.
@@ -92,6 +121,11 @@ impl Connector {
     #[must_use]
     pub fn server(&self) -> &Arc<Server> {
         &self.inner.server
+    }
+
+    #[cfg(test)]
+    pub(super) fn dial(&self) -> Dial {
+        self.inner.dial.clone()
     }
 
     /// Connects, within `connect_timeout` for DNS, TCP, TLS and login together, and for the wait until it is this connect's turn:
@@ -162,7 +196,7 @@ impl Inner {
         match dialed {
             Ok(Dialed { client, wire, tap }) => {
                 tap.keep_cancel_token(dial.cancel_token(&client, *connect_timeout));
-                let session = Session::new(Arc::clone(server), generation, wire, &tap);
+                let session = Session::new(Arc::clone(server), generation, wire, &tap, &self.terms);
                 let task = runtime.spawn(session.run(cuts));
                 Ok(Connected { client, task, tap })
             }
@@ -174,7 +208,7 @@ impl Inner {
     async fn dial_in_turn(&self) -> Result<Result<Dialed, ConnectFailure>, Error> {
         let after = self.connect_timeout;
         let deadline = clock::now() + after;
-        let Ok(_turn) = timeout(after, self.server.gate.turn(self.climb.as_ref())).await else {
+        let Ok(_turn) = timeout(after, self.server.gate.turn(self.terms.climb.as_ref())).await else {
             return Ok(Err(ConnectFailure::Crowded { after }));
         };
         let left = deadline.saturating_duration_since(clock::now());

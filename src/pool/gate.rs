@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn within(begun: &[Duration], from: Duration, until: Duration) -> usize {
-        begun.iter().filter(|at| (from..until).contains(at)).count()
+        begun.iter().filter(|at| (from..until).contains(&**at)).count()
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "bb8")]
 mod bb8;
+mod condition;
 mod connect;
 #[cfg(feature = "deadpool")]
 mod deadpool;
@@ -33,13 +34,14 @@ pub use self::deadpool::{Deadpool, DeadpoolPostgres};
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 pub use self::none::NoBackend;
 pub use self::{
+    condition::{Condition, Ending, Transaction},
     connect::{ConnectFailure, Connected, Connector},
     dial::CancelToken,
     probe::{Driver, Probe},
-    tap::{Condition, Ending, Tap, Transaction},
+    tap::Tap,
     tls::TlsError,
 };
-pub(crate) use self::{dial::Dialed, fault::cause_of};
+pub(crate) use self::{connect::Terms, dial::Dialed, fault::cause_of};
 // For this crate's program, tests and benches: no part of the interface.
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

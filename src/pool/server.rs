@@ -3,7 +3,7 @@
 use std::{
     error::Error,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use crate::{
     clock,
     config::{AliasName, OutageErrors},
     health::{Belief, Cell, Generation},
-    policy::{Calls, Fault},
+    policy::{Bucket, Calls, Fault},
 };
 
 /// One server, shared by its pools, its sessions, the monitor and the router.
@@ -41,6 +41,8 @@ pub struct Server {
     news: Notify,
     /// What every connect has to pass.
     pub(super) gate: Gate,
+    /// How many busy connections may still be closed.
+    discards: Mutex<Bucket>,
     born: Instant,
     /// So many requests to cancel go there at once.
     pub(crate) cancels: Semaphore,
@@ -50,6 +52,9 @@ pub struct Server {
 
 /// For how long after one lost session others may follow: a server that is killed loses them one after the other.
 const ENDING: Duration = Duration::from_millis(20);
+
+/// Busy connections to one server that are closed: eight at once, and eight a second after that. Each costs the server a login.
+const DISCARDS: (Duration, u32) = (Duration::from_millis(125), 8);
 
 /// Each takes a connect; a statement that runs on harms less than a server that does nothing else.
 const CANCELS: usize = 8;
@@ -88,6 +93,7 @@ impl Server {
             oldest: Posted::new(Cut { before: Generation::default(), closed: false }),
             news: Notify::new(),
             gate: Gate::new(),
+            discards: Mutex::new(Bucket::new(DISCARDS.0, DISCARDS.1)),
             born: clock::now(),
             cancels: Semaphore::new(CANCELS),
             lost: AtomicU64::new(0),
@@ -134,6 +140,11 @@ impl Server {
     pub(crate) fn is_losing(&self) -> bool {
         let lost = self.lost.load(Ordering::Acquire);
         lost > 0 && u128::from((self.age() + 1).saturating_sub(lost)) <= ENDING.as_millis()
+    }
+
+    /// Whether one more busy connection may be closed now, and counts it.
+    pub(crate) fn may_discard(&self) -> bool {
+        self.discards.lock().unwrap_or_else(PoisonError::into_inner).take(clock::now())
     }
 
     fn age(&self) -> u64 {

@@ -6,14 +6,17 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use tokio_postgres::{AsyncMessage, Error, error::DbError};
 
 use super::{
     Cut, Server,
+    condition::Ending,
+    connect::Terms,
     posted::Reader,
-    tap::{Ending, Gauge, Tap},
+    tap::{Gauge, Tap},
     wire::Wire,
 };
 use crate::{
@@ -31,11 +34,14 @@ pub(super) struct Session {
     notice: Option<DbError>,
     in_recovery: Option<bool>,
     parameters: u8,
+    /// How old it may grow, and what says that it is.
+    lifetime: Option<(Duration, Waker)>,
 }
 
 impl Session {
-    pub(super) fn new(server: Arc<Server>, generation: Generation, wire: Wire, tap: &Tap) -> Self {
-        let gauge = tap.gauge();
+    pub(super) fn new(server: Arc<Server>, generation: Generation, wire: Wire, tap: &Tap, terms: &Terms) -> Self {
+        let gauge = tap.gauge(terms.reset);
+        let lifetime = terms.lifetime(fastrand::f64()).map(|lifetime| (lifetime, tap.spender()));
         // The end of the session comes later than its FATAL, and the caller's next attempt may come in between.
         let accused = Arc::clone(&server);
         tap.on_fatal(move |code| {
@@ -46,12 +52,17 @@ impl Session {
             }
         });
         let (in_recovery, parameters) = (in_recovery(&wire), gauge.parameters());
-        Self { server, generation, wire, gauge, notice: None, in_recovery, parameters }
+        Self { server, generation, wire, gauge, notice: None, in_recovery, parameters, lifetime }
     }
 
     /// Drives the connection until its client is gone, the server ends it, or it is cut.
     pub(super) async fn run(mut self, cuts: Reader<Cut>) {
         let generation = self.generation;
+        let mut age = self.lifetime.take().map(|(lifetime, spent)| (Box::pin(tokio::time::sleep(lifetime)), spent));
+        if let Some((age, spent)) = &mut age {
+            // Once is enough: the timer's waker does all that is to be done, and this task is not woken.
+            let _ = age.as_mut().poll(&mut Context::from_waker(spent));
+        }
         let mut cut = pin!(cuts.wait_for(|cut| cut.ends(generation)));
         let mut known: Option<Waker> = None;
         let end = poll_fn(|cx| {
@@ -145,7 +156,7 @@ fn in_recovery(wire: &Wire) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, time::Duration};
+    use std::net::Ipv4Addr;
 
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -157,7 +168,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::{AliasName, Target, Tls},
+        config::{AliasName, PoolSettings, SessionReset, Target, Tls},
         health::{Belief, State},
         pool::{Condition, ConnectFailure, Connected, Connector, Dial},
     };
@@ -183,6 +194,13 @@ mod tests {
             let dial = Dial::new(&target).unwrap();
             let connector = Connector::new(Arc::clone(&server), dial, connect_timeout, Handle::current());
             Self { listener, server, connector }
+        }
+
+        /// The same, for a pool with these settings.
+        async fn pooled(pool: &PoolSettings) -> Self {
+            let fake = Self::start(SOON).await;
+            let connector = Connector::on_terms(fake.server.clone(), fake.connector.dial(), SOON, Terms::of(pool));
+            Self { connector, ..fake }
         }
 
         /// A login that succeeds: the driver's side and the server's.
@@ -252,6 +270,50 @@ mod tests {
         for state in ["57P05", "57P04", "25P03", "40001"] {
             assert!(!fake.is_doubted_after(&words(b'E', "FATAL", state)).await, "{state}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_has_grown_too_old_is_not_lent_again_and_ends_what_it_has_begun() {
+        let fake =
+            Fake::pooled(&PoolSettings { max_lifetime: Some(Duration::from_millis(50)), ..Default::default() }).await;
+        let (Connected { client, tap, .. }, mut socket) = fake.login().await;
+        assert_eq!(timeout(SOON, tap.settled()).await.unwrap(), Condition::Clean);
+        let old = async {
+            while tap.condition() == Condition::Clean {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, old).await.expect("nothing has to happen for it to grow old");
+        assert_eq!(tap.condition(), Condition::Dirty);
+        let query = tokio::spawn(async move { client.simple_query("").await.map(|_| client) });
+        assert_eq!(socket.read_u8().await.unwrap(), b'Q');
+        assert_eq!(tap.condition(), Condition::Busy);
+        socket.write_all(&[frame(b'I', &[]), frame(b'Z', b"I")].concat()).await.unwrap();
+        let _client = timeout(SOON, query).await.unwrap().unwrap().unwrap();
+        assert_eq!(timeout(SOON, tap.settled()).await.unwrap(), Condition::Dirty, "it has grown no younger");
+    }
+
+    #[test]
+    fn connections_made_together_do_not_grow_old_together() {
+        let pool = PoolSettings { max_lifetime: Some(Duration::from_secs(1000)), ..Default::default() };
+        let lifetimes = [0.0, 0.5, 1.0].map(|chance| Terms::of(&pool).lifetime(chance).unwrap().as_secs());
+        assert_eq!(lifetimes, [900, 1000, 1100]);
+        assert_eq!(Terms::of(&PoolSettings { max_lifetime: None, ..pool }).lifetime(0.5), None);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_is_to_be_reset_is_never_just_clean() {
+        let reset = SessionReset::DiscardAll;
+        let fake = Fake::pooled(&PoolSettings { session_reset: reset, ..Default::default() }).await;
+        let (Connected { tap, client: _client, .. }, mut socket) = fake.login().await;
+        assert_eq!(timeout(SOON, tap.settled()).await.unwrap(), Condition::Used);
+        socket.write_all(&frame(b'Z', b"T")).await.unwrap();
+        let in_transaction = async {
+            while tap.condition() != Condition::Dirty {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, in_transaction).await.unwrap();
     }
 
     #[tokio::test]

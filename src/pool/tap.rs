@@ -16,9 +16,11 @@ use tokio::{
 };
 
 use super::{
+    condition::{Condition, Ending, Transaction},
     dial::CancelToken,
     frames::{FAILED, FATAL, Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
 };
+use crate::config::SessionReset;
 
 /// What is known about the state of one connection, without asking the server. Cloning is cheap.
 #[derive(Clone, Default)]
@@ -26,46 +28,13 @@ pub struct Tap {
     shared: Arc<Shared>,
 }
 
-/// The condition of a connection between two users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
-    /// Idle, outside a transaction, and nothing is under way: it may be lent.
-    Clean,
-    /// Something is under way or waits to be sent. It may yet become clean: see [`Tap::settled`].
-    Busy,
-    /// Inside a transaction that nobody will end, or out of step with the protocol: it must not be lent again.
-    Dirty,
-    /// Nothing passes the tap: several hosts of which some are Unix sockets, or a pool of your own. Ask the server.
-    Unknown,
-}
-
-/// Whether a session is inside a transaction, as the server said with its last reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transaction {
-    /// It is not.
-    None,
-    /// It is.
-    Open,
-    /// It is inside one that has failed: a COMMIT would roll it back.
-    Failed,
-}
-
-/// How a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Ending {
-    /// The SQLSTATE of the server's last words, if it had any.
-    pub sqlstate: Option<String>,
-    /// What happened, for people.
-    pub cause: String,
-}
-
 /// Told the SQLSTATE of a FATAL as its bytes pass, before the driver hands it to anybody.
 type Alarm = Box<dyn Fn([u8; 5]) + Send + Sync>;
 
 #[derive(Default)]
 struct Shared {
-    /// What everybody reads. Only the session writes it, except `STIRRED`, which everybody may raise.
+    /// What everybody reads. Only the session writes it, except `STIRRED`, which everybody may raise, and `SPENT`, which a timer
+    /// does.
     word: AtomicU64,
     /// What the stream saw, written by the session's task alone.
     seen: AtomicU64,
@@ -92,6 +61,10 @@ const UNREAD: u64 = 1 << 10;
 const UNSENT: u64 = 1 << 11;
 /// There is no session any more.
 const ENDED: u64 = 1 << 12;
+/// The session is older than its pool wants it to be.
+const SPENT: u64 = 1 << 13;
+/// The session has to be reset before it is lent again, always.
+const KEEPS: u64 = 1 << 14;
 const OWED: u64 = 0xffff_ffff << 32;
 const UNDER_WAY: u64 = STIRRED | WORKING | UNREAD | UNSENT | UNFINISHED | OWED;
 
@@ -107,7 +80,7 @@ impl Tap {
     #[inline]
     pub fn condition(&self) -> Condition {
         let word = self.shared.word.load(Ordering::Acquire);
-        if word & (UNDER_WAY | LOST | FATAL | IN_TRANSACTION | STARTED) == STARTED {
+        if word & (UNDER_WAY | LOST | FATAL | IN_TRANSACTION | SPENT | KEEPS | STARTED) == STARTED {
             Condition::Clean
         } else if word & (LOST | FATAL) != 0 {
             Condition::Dirty
@@ -115,6 +88,8 @@ impl Tap {
             Condition::Busy
         } else if word & STARTED == 0 {
             Condition::Unknown
+        } else if word & (IN_TRANSACTION | SPENT) == 0 {
+            Condition::Used
         } else {
             Condition::Dirty
         }
@@ -223,10 +198,19 @@ impl Tap {
 
     /// The session's own access, taken once the login is over. Until its first turn the connection counts as busy: the
     /// driver cannot wake it yet.
-    pub(super) fn gauge(&self) -> Gauge {
-        let known = self.shared.seen.load(Ordering::Relaxed);
+    pub(super) fn gauge(&self, reset: SessionReset) -> Gauge {
+        let lasting = match reset {
+            SessionReset::None => 0,
+            SessionReset::DiscardAll => KEEPS,
+        };
+        let known = self.shared.seen.load(Ordering::Relaxed) | lasting;
         self.shared.word.store(known | STIRRED, Ordering::SeqCst);
-        Gauge { tap: self.clone(), known, waker: None }
+        Gauge { tap: self.clone(), known, lasting, waker: None }
+    }
+
+    /// What wakes up when the session has grown too old: it only says so in the word.
+    pub(super) fn spender(&self) -> Waker {
+        Waker::from(Arc::new(Spend(self.clone())))
     }
 }
 
@@ -245,6 +229,8 @@ pub(super) struct Gauge {
     tap: Tap,
     /// The bits of the word that only the session writes, as last written.
     known: u64,
+    /// Those of them that stay once they are there.
+    lasting: u64,
     waker: Option<(Waker, Waker)>,
 }
 
@@ -254,10 +240,11 @@ impl Gauge {
         self.follow(cx.waker());
         let (waker, shared) = (self.waker.as_ref().map_or(cx.waker(), |(_, ours)| ours), &self.tap.shared);
         // Lowers STIRRED. The fence keeps the driver's queue from being looked at before WORKING can be seen.
-        shared.word.swap(self.known | WORKING, Ordering::SeqCst);
+        let before = shared.word.swap(self.known | WORKING, Ordering::SeqCst);
+        self.lasting |= before & SPENT;
         fence(Ordering::SeqCst);
         let result = work(&mut Context::from_waker(waker));
-        let known = shared.seen.load(Ordering::Relaxed);
+        let known = shared.seen.load(Ordering::Relaxed) | self.lasting;
         shared.word.fetch_xor((self.known | WORKING) ^ known, Ordering::SeqCst);
         self.known = known;
         if shared.watched.load(Ordering::SeqCst) && self.tap.condition() != Condition::Busy {
@@ -316,6 +303,19 @@ impl Wake for Stir {
     fn wake_by_ref(self: &Arc<Self>) {
         self.tap.shared.word.fetch_or(STIRRED, Ordering::SeqCst);
         self.task.wake_by_ref();
+    }
+}
+
+/// Says in the word that the session has grown too old.
+struct Spend(Tap);
+
+impl Wake for Spend {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.shared.word.fetch_or(SPENT, Ordering::SeqCst);
     }
 }
 

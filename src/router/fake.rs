@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     future::pending,
     sync::{
         Arc, Mutex,
@@ -11,7 +12,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::pool::{AcquireError, AcquireErrorKind, Backend, Condition, PoolStatus};
+use crate::pool::{AcquireError, AcquireErrorKind, Backend, Condition, FirstRow, PoolStatus};
 
 /// A pool whose connects succeed at once.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub(super) struct FakeConnection {
     pub(super) number: u32,
     /// How it stands when it comes back. A busy one is never done.
     pub(super) condition: Condition,
+    /// Whether it runs SQL.
+    pub(super) resets: bool,
     shelf: Option<Arc<Shelf>>,
     _place: OwnedSemaphorePermit,
 }
@@ -60,7 +63,8 @@ impl Backend for FakePool {
         let place = place.map_err(|closed| AcquireError::new(AcquireErrorKind::Closed, closed))?;
         let idle = self.shelf.idle.lock().unwrap().pop_front();
         let number = idle.unwrap_or_else(|| self.shelf.made.fetch_add(1, Ordering::Relaxed));
-        Ok(FakeConnection { number, condition: Condition::Clean, shelf: Some(Arc::clone(&self.shelf)), _place: place })
+        let (condition, shelf) = (Condition::Clean, Some(Arc::clone(&self.shelf)));
+        Ok(FakeConnection { number, condition, resets: true, shelf, _place: place })
     }
 
     async fn verify(_: &FakeConnection) -> Result<(), AcquireError> {
@@ -79,6 +83,15 @@ impl Backend for FakePool {
 
     async fn settled(connection: &FakeConnection) -> Condition {
         if connection.condition == Condition::Busy { pending().await } else { connection.condition }
+    }
+
+    async fn execute(connection: &FakeConnection, _: &str) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
+        // As in `verify`.
+        tokio::task::yield_now().await;
+        match connection.resets {
+            true => Ok(FirstRow::default()),
+            false => Err("no reset today".into()),
+        }
     }
 
     fn discard(mut connection: FakeConnection) {

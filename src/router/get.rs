@@ -13,8 +13,9 @@ use tokio::{sync::futures::Notified, time::Sleep};
 use super::{
     Inner,
     error::Error,
-    lease::{Lease, Unanswered},
+    lease::Lease,
     line::{Getting, Line, Stop},
+    settle::Unanswered,
 };
 use crate::{
     health::{Belief, Generation},

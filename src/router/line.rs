@@ -16,7 +16,8 @@ use super::{
     error::{Error, Refusal},
     fate::Epoch,
     get::Get,
-    lease::{Lease, Unanswered, Unproven},
+    lease::Lease,
+    settle::{Unanswered, Unproven},
 };
 use crate::{
     clock,

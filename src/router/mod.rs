@@ -16,6 +16,7 @@ mod lease;
 mod line;
 mod read;
 mod recall;
+mod settle;
 mod switch;
 mod tend;
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl Recall {
         let under_way = match condition {
             Condition::Busy | Condition::Unknown => true,
             // Its drop gives it back or closes it, as any other's.
-            Condition::Clean | Condition::Dirty => false,
+            Condition::Clean | Condition::Used | Condition::Dirty => false,
         };
         let out = || self.state.compare_exchange(OUT, CALLED_BACK, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if under_way && out() {

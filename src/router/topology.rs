@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
     sync::{mpsc, oneshot},
     task::AbortHandle,
 };
@@ -26,7 +25,7 @@ use crate::{
     observe::{self, Observer},
     plan::{Chain, Mode, Route, Table},
     policy::Budget,
-    pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server, TlsError},
+    pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server, Terms, TlsError},
 };
 
 /// How the router makes what it stands on.
@@ -243,11 +242,12 @@ fn pool<B: Backend>(
     build: &Build<B>,
 ) -> Result<Arc<B>, Error> {
     let PoolSettings { connect_timeout, acquire_timeout, .. } = alias.pool;
-    let (max_size, connector): (_, fn(_, _, _, _) -> _) = match purpose {
-        Purpose::Own => (alias.pool.max_size, Connector::new),
-        Purpose::Detour => (alias.pool.detour_size, Connector::for_detour),
+    let terms = Terms::of(&alias.pool);
+    let (max_size, terms) = match purpose {
+        Purpose::Own => (alias.pool.max_size, terms),
+        Purpose::Detour => (alias.pool.detour_size, terms.for_detour()),
     };
-    let connector = connector(Arc::clone(server), dial.clone(), connect_timeout, Handle::current());
+    let connector = Connector::on_terms(Arc::clone(server), dial.clone(), connect_timeout, terms);
     let spec = PoolSpec { alias: alias.name.clone(), connector, max_size, connect_timeout, acquire_timeout };
     (build.pool)(spec).map(Arc::new).map_err(|error| Error::start(&alias.name, error))
 }

@@ -68,6 +68,8 @@ impl Layout {
             min_idle: rng.usize(..2),
             acquire_timeout: rng.u32(300..1500) * MS,
             connect_timeout: rng.u32(200..500) * MS,
+            max_lifetime: rng.bool().then(|| rng.u32(500..4_000) * MS),
+            ..PoolSettings::default()
         };
         let call_timeout = rng.u32(800..4000) * MS;
         let calls = CallSettings { call_timeout, retry_budget: rng.u32(10..100), ..CallSettings::default() };

@@ -156,7 +156,7 @@ async fn without_its_primary_a_router_refuses_writes_says_when_to_come_back_and_
     for error in [primary.get().await.unwrap_err(), primary.line.refuse_write(Vec::new())] {
         assert!(error.is_read_only() && error.is_unavailable() && !error.is_overloaded(), "{error}");
         let after = error.retry_after().expect("the next ping is planned");
-        assert!(after <= Duration::from_secs(33), "{after:?}");
+        assert!(!after.is_zero() && after <= Duration::from_secs(33), "{after:?}");
         assert!(error.to_string().starts_with("primary: no server takes writes now, reads go on; "), "{error}");
     }
     assert!(!replica.get().await.unwrap().is_detour());
