@@ -121,7 +121,8 @@ fn threads() -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_logged_with_all_its_fields_a_healthy_run_not_at_all_and_no_password_ever() -> Tested {
     let capture = Capture::default();
-    tracing_subscriber::registry().with(capture.clone()).try_init()?;
+    // Not `init`: where another crate asks for it, that takes the log of the driver as well.
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(capture.clone()))?;
     let driver: &'static Driver = Box::leak(Box::default());
     log::set_logger(driver).map_err(|error| error.to_string())?;
     log::set_max_level(log::LevelFilter::Trace);
