@@ -3,7 +3,8 @@
 //! `config` is its configuration, if a primary and a replica will not do, and `start` what its servers do with pings at first.
 //! Health and plan run without a runtime, a socket or a clock. A step comes `at` a moment or `after` a while, or as soon before that
 //! as the server is in the state `until` names. It names a server (`replica` unless it says `server`), says what
-//! it does from then on (`ping`, or `fresh` and `kept` apart; `role`, `timeline`, `system`; `late`; `leases`), raises a `signal`,
+//! it does from then on (`ping`, or `fresh` and `kept` apart; `role`, `timeline`, `system`; `late`; `leases`; what became of
+//! the `calls` on it since the last look at them), raises a `signal`,
 //! and then expects: `state`, `admits`, the `mode`, where requests `go`, `why`, whether an alias is `read_only` and when one that
 //! writes should `come_back_within`, what was `told` and which `pings` were sent since somebody
 //! last asked, `no_more_pings_than`, and `next_ping_within`.
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 use pgdetour::{
     config::{Config, Role},
     health::{Generation, Over, Signal, State, SystemId, Timeline},
+    policy::Counts,
 };
 use serde::Deserialize;
 
@@ -54,6 +56,7 @@ struct Step {
     system: Option<u64>,
     late: Option<String>,
     leases: Option<u32>,
+    calls: Option<Calls>,
     signal: Option<Evidence>,
     times: Option<u32>,
     state: Option<String>,
@@ -67,6 +70,17 @@ struct Step {
     mode: Option<String>,
     read_only: Option<BTreeMap<String, bool>>,
     come_back_within: Option<BTreeMap<String, String>>,
+}
+
+/// So many calls, and of them so many that failed or were slow.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Calls {
+    made: u64,
+    #[serde(default)]
+    failed: u64,
+    #[serde(default)]
+    slow: u64,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -119,6 +133,9 @@ impl Step {
             None => server.facts.role,
         };
         (0..self.leases.unwrap_or(0)).for_each(|_| server.cell.lend());
+        if let Some(Calls { made, failed, slow }) = self.calls {
+            world.weigh(index, Counts { made, failed, slow });
+        }
         for _ in 0..self.times.unwrap_or(1) {
             match self.signal {
                 Some(Evidence::Lost) => world.signal(index, Signal::Lost),
@@ -262,6 +279,11 @@ scenarios! {
     a_group_takes_turns_among_the_members_that_are_up,
     a_group_sends_a_read_to_the_member_with_the_fewest_leases_out,
     a_group_goes_on_a_detour_only_when_all_its_members_are_out,
+    reads_turn_from_a_server_that_fails_half_of_its_calls_and_come_back_after_two_trials,
+    a_slow_server_is_behind_the_others_and_opens_no_outage,
+    a_server_with_an_open_breaker_is_used_where_nobody_else_serves,
+    a_breaker_that_is_open_when_its_server_goes_down_closes_with_the_outage,
+    an_open_breaker_of_a_primary_turns_no_request_from_it,
     a_primary_that_is_out_makes_its_alias_read_only_until_it_is_back,
     with_its_replica_out_too_a_primary_that_is_out_is_down_and_not_read_only,
     a_demoted_primary_is_read_only_mode_however_well_it_answers,

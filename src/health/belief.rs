@@ -45,6 +45,8 @@ const ADMITS: u64 = 1 << 4;
 const DOUBT: u64 = 1 << 5;
 const ASKED: u64 = 1 << 6;
 const RETIRED: u64 = 1 << 7;
+const BEHIND: u64 = 1 << 8;
+const TRIAL: u64 = 1 << 9;
 const GENERATION: u32 = 32;
 
 /// What a route asks of a server.
@@ -61,6 +63,14 @@ impl Need {
         match self {
             Self::Reads => READS,
             Self::Writes => READS | WRITES,
+        }
+    }
+
+    /// What must not be, for a request to go there at once. A write has nowhere else to go.
+    const fn blemishes(self) -> u64 {
+        match self {
+            Self::Reads => DOUBT | RETIRED | BEHIND,
+            Self::Writes => DOUBT | RETIRED,
         }
     }
 }
@@ -104,6 +114,20 @@ impl Belief {
         Self(self.0 & !ADMITS)
     }
 
+    /// The same, but behind all others: its breaker is open.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn behind(self) -> Self {
+        Self(self.0 | BEHIND)
+    }
+
+    /// The same, as a request sees it that is let through on trial.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn on_trial(self) -> Self {
+        Self(self.0 & !(BEHIND | TRIAL))
+    }
+
     /// The state.
     #[must_use]
     pub const fn state(self) -> State {
@@ -130,7 +154,19 @@ impl Belief {
     /// Whether it may be used and nothing speaks against it: the common case, decided by one comparison.
     #[must_use]
     pub const fn is_clear(self, need: Need) -> bool {
-        self.0 & (need.mask() | DOUBT | RETIRED) == need.mask()
+        self.0 & (need.mask() | need.blemishes()) == need.mask()
+    }
+
+    /// Whether a route with this need goes to others first, where there are any.
+    #[must_use]
+    pub const fn is_behind(self, need: Need) -> bool {
+        self.0 & BEHIND & need.blemishes() != 0
+    }
+
+    /// Whether one request is to go there all the same.
+    #[must_use]
+    pub const fn offers_trial(self) -> bool {
+        self.0 & TRIAL != 0
     }
 
     /// Whether new connections may be made.
@@ -171,7 +207,7 @@ impl std::fmt::Debug for Belief {
         f.debug_struct("Belief")
             .field("state", &self.state())
             .field("generation", &self.generation().0)
-            .field("bits", &format_args!("{:#b}", self.0 & 0xff))
+            .field("bits", &format_args!("{:#b}", self.0 & 0x3ff))
             .finish()
     }
 }
@@ -238,7 +274,8 @@ impl Cell {
         let merge = |old: u64| {
             let stale = Belief(old).generation() != belief.generation();
             let doubts = if stale || old & ASKED == 0 || belief.0 & READS == 0 { 0 } else { DOUBT | ASKED };
-            Some(belief.0 | doubts | old & RETIRED)
+            let trial = if belief.0 & BEHIND == 0 { 0 } else { old & TRIAL };
+            Some(belief.0 | doubts | trial | old & RETIRED)
         };
         // The closure never returns None, so the update cannot fail.
         let _ = self.belief.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, merge);
@@ -258,6 +295,19 @@ impl Cell {
     pub fn take_doubt(&self) -> bool {
         self.belief.0.load(Ordering::Acquire) & ASKED != 0
             && self.belief.0.fetch_and(!ASKED, Ordering::AcqRel) & ASKED != 0
+    }
+
+    /// Lets one request through to a server that is behind the others. Only the monitor calls this.
+    pub fn offer_trial(&self) {
+        let offer = |old: u64| (old & BEHIND != 0).then_some(old | TRIAL);
+        // An error says that its breaker has closed.
+        let _ = self.belief.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, offer);
+    }
+
+    /// Takes that request's place. True for one of all who try.
+    pub fn take_trial(&self) -> bool {
+        self.belief.0.load(Ordering::Acquire) & TRIAL != 0
+            && self.belief.0.fetch_and(!TRIAL, Ordering::AcqRel) & TRIAL != 0
     }
 
     /// Marks the server as replaced by a reload.

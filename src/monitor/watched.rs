@@ -10,6 +10,7 @@ use crate::{
     health::{Belief, Cause, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
     observe::{Event, EventKind},
     plan::{Known, Table},
+    policy::{Breaker, Shift},
     pool::Server,
 };
 
@@ -22,6 +23,8 @@ pub(super) struct Watched<P: Probe> {
     pub(super) health: Health,
     slow: SlowWatch,
     next_look: Instant,
+    breaker: Breaker,
+    next_weighing: Instant,
     kept: Option<Kept<P::Session>>,
     kept_count: u64,
     /// The counts when the server was last seen up: an outage is told what came after.
@@ -96,6 +99,8 @@ impl<P: Probe> Watched<P> {
             health: Health::new(declared.pings.clone(), now, seed),
             slow: SlowWatch::new(declared.pings.slow_after),
             next_look: now,
+            breaker: Breaker::new(declared.breaker.clone(), &declared.pings),
+            next_weighing: now,
             kept: None,
             kept_count: 0,
             base: Tally::default(),
@@ -148,6 +153,21 @@ impl<P: Probe> Watched<P> {
         self.next_look
     }
 
+    /// Looks, when it is time to, at what became of the calls, and lets one through if that is due. What there is to tell, and when
+    /// the next look is due.
+    pub(super) fn weigh(&mut self, now: Instant) -> (Option<Shift>, Instant) {
+        let followed = self.breaker.follow(self.health.outage().is_some(), now);
+        if followed.is_some() || now < self.next_weighing {
+            return (followed, self.next_weighing);
+        }
+        self.next_weighing = now + self.breaker.interval();
+        let shift = self.breaker.look(self.server.calls.counts(), now);
+        if shift == Some(Shift::OfferTrial) {
+            self.server.cell.offer_trial();
+        }
+        (shift, self.next_weighing)
+    }
+
     /// Keeps a fresh connection that answered, in place of the one before; lets go of the kept one that was `asked` and did not.
     /// Meanwhile another may have taken its place: that one stays.
     pub(super) fn keep(&mut self, finding: &Finding, fresh: Option<P::Session>, asked: Option<u64>) {
@@ -187,6 +207,7 @@ impl<P: Probe> Watched<P> {
             belief: self.health.belief(),
             facts: self.health.facts().copied(),
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
+            breaker: self.breaker.tripped().map(|(since, trip)| (since, Cause::new(trip.to_string()))),
             next_ping: self.health.next_ping(),
         }
     }

@@ -18,9 +18,10 @@ use super::{
 use crate::{
     clock,
     config::{AliasKind, AliasName, Config, Monitoring},
-    health::{Action, Change, Finding, Order, Signal, Tally},
+    health::{Action, Cause, Change, Finding, Order, Signal, Tally},
     observe::{Event, EventKind, Observer},
     plan::{Chain, Judge, Standing, Table},
+    policy::Shift,
 };
 
 /// How long the worker sleeps when nothing is due: any bound does.
@@ -137,7 +138,7 @@ impl<P: Probe> Worker<P> {
         let mut doubted = false;
         for index in 0..self.servers.len() {
             doubted |= self.servers[index].notice(now);
-            wake = wake.min(self.servers[index].look(now));
+            wake = wake.min(self.servers[index].look(now)).min(self.weigh(index, now));
             if self.is_active() {
                 wake = wake.min(self.act(index, now).unwrap_or(wake));
             }
@@ -148,6 +149,24 @@ impl<P: Probe> Worker<P> {
         self.shared.tell_mode();
         self.answer(now);
         wake
+    }
+
+    /// Looks at what became of the calls on a server; when the next look is due. Routes first, then words.
+    fn weigh(&mut self, index: usize, now: Instant) -> Instant {
+        let (shift, next) = self.servers[index].weigh(now);
+        let kind = match shift {
+            Some(Shift::Opened(trip)) => {
+                self.publish();
+                EventKind::BreakerOpened { cause: Cause::new(trip.to_string()), detour: self.detour_of(index, now) }
+            }
+            Some(Shift::Closed(duration)) => {
+                self.publish();
+                EventKind::BreakerClosed { duration }
+            }
+            Some(Shift::OfferTrial) | None => return next,
+        };
+        self.shared.observer.emit(self.servers[index].event(kind));
+        next
     }
 
     /// Does what the server's health asks for; when it wants to be asked again.

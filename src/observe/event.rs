@@ -49,6 +49,18 @@ pub enum EventKind {
         /// What became of its requests meanwhile.
         tally: Tally,
     },
+    /// It answers its pings, and failed too many calls or was too slow: requests turn from it where another server takes them.
+    BreakerOpened {
+        /// How many calls of how many.
+        cause: Cause,
+        /// Where its reads go now. `None`: still there, since nobody else takes them.
+        detour: Option<AliasName>,
+    },
+    /// Calls on it go well again, and requests go there.
+    BreakerClosed {
+        /// How long they did not.
+        duration: Duration,
+    },
     /// It answers on the connections it has and admits no new ones.
     AdmissionStopped {
         /// Why.
@@ -100,6 +112,8 @@ impl EventKind {
             Self::OutageOpened { .. } => "outage_opened",
             Self::OutageOngoing { .. } => "outage_ongoing",
             Self::OutageClosed { .. } => "outage_closed",
+            Self::BreakerOpened { .. } => "breaker_opened",
+            Self::BreakerClosed { .. } => "breaker_closed",
             Self::AdmissionStopped { .. } => "admission_stopped",
             Self::AdmissionResumed => "admission_resumed",
             Self::PingInconclusive { .. } => "ping_inconclusive",

@@ -29,6 +29,13 @@ pub(super) fn record(event: &Event) {
             target: "pgdetour", event = name, alias, server, duration_s = duration.as_secs_f64(),
             detoured = tally.detoured, refused = tally.refused, failed = tally.failed, pid, "recovered"
         ),
+        EventKind::BreakerOpened { cause, detour } => {
+            let detour = detour.as_ref().map_or("none", |target| target.as_str());
+            tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, detour, pid, "breaker opened");
+        }
+        EventKind::BreakerClosed { duration } => tracing::info!(
+            target: "pgdetour", event = name, alias, server, duration_s = duration.as_secs_f64(), pid, "breaker closed"
+        ),
         EventKind::AdmissionStopped { cause } => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "no new connections admitted");
         }

@@ -52,12 +52,13 @@ impl Chain {
         let failover = self.failover.iter().map(|name| (name, Need::Reads, true));
         let steps = own.chain(failover).filter_map(|(name, need, detour)| {
             let entry = table.get(name)?;
-            let lasting = entry.known.outage.as_ref().map(|(since, _)| now.saturating_duration_since(*since));
-            let reason = Reason::of(entry, need, lasting.unwrap_or_default());
+            let reason = Reason::of(entry, need, now);
             let next_ping = entry.known.next_ping.saturating_duration_since(now);
             Some(Step { alias: name.clone(), address: entry.known.address.clone(), detour, reason, next_ping })
         });
         let read_only = self.need == Need::Writes && table.is_read_only(&self.own);
-        Plan { alias, steps: steps.collect(), read_only }
+        let mut steps: Vec<_> = steps.collect();
+        steps.sort_by_key(|step| matches!(step.reason, Reason::Behind { .. }));
+        Plan { alias, steps, read_only }
     }
 }

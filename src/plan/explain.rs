@@ -1,6 +1,9 @@
 //! The same decision with its reasons: which servers in which order, and why each of the others is out.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::AliasName,
@@ -16,7 +19,7 @@ const LEAST_WAIT: Duration = Duration::from_millis(100);
 pub struct Plan {
     /// The alias.
     pub alias: AliasName,
-    /// Every server the alias may use, in order.
+    /// Every server the alias may use, in order; those whose breaker is open come last.
     pub steps: Vec<Step>,
     /// Whether the alias is for writes and none of its own servers takes any, while reads of its cluster are served.
     pub read_only: bool,
@@ -45,6 +48,13 @@ pub enum Reason {
     Usable,
     /// They go there too, over connections that are checked first: something was seen that a ping has yet to explain.
     Suspect,
+    /// Its breaker is open: it answers its pings, and failed too many calls or was too slow. Requests go there where nobody else serves.
+    Behind {
+        /// For how long.
+        lasting: Duration,
+        /// Why.
+        cause: Cause,
+    },
     /// An outage is open.
     Down {
         /// For how long.
@@ -64,9 +74,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The reason for one server, of which `need` is asked and whose outage, if any, lasts for `lasting`.
-    pub(super) fn of(entry: &Entry, need: Need, lasting: Duration) -> Self {
+    /// The reason for one server, of which `need` is asked.
+    pub(super) fn of(entry: &Entry, need: Need, now: Instant) -> Self {
         let belief = entry.belief();
+        let since = |(since, _): &(Instant, Cause)| now.saturating_duration_since(*since);
+        let lasting = entry.known.outage.as_ref().map(since).unwrap_or_default();
         match (&entry.known.outage, entry.known.belief.state()) {
             (_, State::Recovering) => Self::Recovering { lasting },
             (Some((_, cause)), _) => Self::Down { lasting, cause: cause.clone() },
@@ -74,6 +86,11 @@ impl Reason {
                 Self::Replica
             }
             _ if !belief.serves(need) => Self::Unfit(entry.standing.clone()),
+            _ if belief.is_behind(need) => entry
+                .known
+                .breaker
+                .as_ref()
+                .map_or(Self::Usable, |breaker| Self::Behind { lasting: since(breaker), cause: breaker.1.clone() }),
             (None, State::Up) => Self::Usable,
             (None, State::Suspect | State::Down) => Self::Suspect,
         }
@@ -82,7 +99,7 @@ impl Reason {
     /// Whether a request may go there.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        matches!(self, Self::Usable | Self::Suspect)
+        matches!(self, Self::Usable | Self::Suspect | Self::Behind { .. })
     }
 }
 
@@ -131,6 +148,9 @@ impl fmt::Display for Reason {
         match self {
             Self::Usable => f.write_str("up"),
             Self::Suspect => f.write_str("suspect: connections are checked before they are lent"),
+            Self::Behind { lasting, cause } => {
+                write!(f, "up, and behind all others for {}: {cause}", rounded(*lasting))
+            }
             Self::Down { lasting, cause } => write!(f, "down for {}: {cause}", rounded(*lasting)),
             Self::Recovering { lasting } => write!(f, "recovering after {}", rounded(*lasting)),
             Self::Unfit(standing) => write!(f, "{standing}"),

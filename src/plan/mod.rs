@@ -15,6 +15,6 @@ pub use self::{
 #[doc(hidden)]
 pub use self::{
     chain::Chain,
-    route::{Candidate, Choice, Route},
+    route::{Candidate, Choice, Places, Route},
     table::Judge,
 };

@@ -34,7 +34,9 @@ impl Mode {
     /// The mode of these aliases by this table. A server of which nothing is known yet is believed up.
     pub(super) fn of(aliases: &[Chain], table: &Table) -> Self {
         let serves = |name: &AliasName, need| table.get(name).is_some_and(|entry| entry.belief().serves(need));
-        let served = |chain: &Chain| chain.own.iter().all(|name| serves(name, chain.need));
+        let behind = |name: &AliasName, need| table.get(name).is_some_and(|entry| entry.belief().is_behind(need));
+        let at_home = |chain: &Chain, name: &AliasName| serves(name, chain.need) && !behind(name, chain.need);
+        let served = |chain: &Chain| chain.own.iter().all(|name| at_home(chain, name));
         let mut primaries = aliases.iter().filter(|chain| chain.need == Need::Writes).peekable();
         if aliases.iter().all(served) {
             Self::Normal

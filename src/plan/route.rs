@@ -14,6 +14,11 @@ pub trait Candidate {
 
     /// Leases out on its server.
     fn load(&self) -> u32;
+
+    /// Takes the place of the one request that is let through to a server whose breaker is open. True for one of all who try.
+    fn take_trial(&self) -> bool {
+        false
+    }
 }
 
 /// Where the requests of one alias go: its own servers, and in their outage the failover chain.
@@ -46,19 +51,22 @@ impl<C: Candidate> Route<C> {
         Self { need, own: own.into(), failover: failover.into(), balance, turn: AtomicUsize::new(0) }
     }
 
-    /// Where a request goes now, or `None` if no server is usable.
+    /// Where a request goes now, or `None` if no server is usable. It may be the one that tries a server whose breaker is open.
     #[must_use]
     pub fn choose(&self) -> Option<Choice<'_, C>> {
         // A server alone has no turns to take: nothing is divided.
-        if let [only] = &*self.own {
-            return usable(only, self.need, false).or_else(|| self.failover().iter().find_map(stand_in));
+        if let [only] = &*self.own
+            && let Some(choice) = usable(only, self.need, false).filter(|choice| !choice.belief.is_behind(self.need))
+        {
+            return Some(choice);
         }
-        self.plan().next()
+        self.own.iter().find_map(|candidate| self.trial(candidate)).or_else(|| self.plan().next())
     }
 
-    /// All usable places for one request, best first; `choose` gives the first of them.
-    pub fn plan(&self) -> impl Iterator<Item = Choice<'_, C>> {
-        self.choices()
+    /// All usable places for one request, best first: its own, those that stand in, and then those whose breaker is open.
+    #[must_use]
+    pub fn plan(&self) -> Places<'_, C> {
+        Places { route: self, start: self.start(), next: 0, behind: 0 }
     }
 
     /// Whether any of the alias's own servers is usable.
@@ -85,13 +93,17 @@ impl<C: Candidate> Route<C> {
         self.need
     }
 
-    fn choices(&self) -> impl Iterator<Item = Choice<'_, C>> {
-        let start = self.start();
-        let count = self.own.len();
-        let own = (0..count).map(move |offset| &self.own[(start + offset) % count]);
-        let own = own.filter_map(|candidate| usable(candidate, self.need, false));
-        let failover = self.failover.iter().filter_map(stand_in);
-        own.chain(failover)
+    /// This candidate, if a request is wanted there on trial and nothing but its breaker speaks against it.
+    fn trial<'a>(&self, candidate: &'a C) -> Option<Choice<'a, C>> {
+        let belief = candidate.belief();
+        let wanted = belief.offers_trial() && belief.is_behind(self.need) && belief.on_trial().is_clear(self.need);
+        (wanted && candidate.take_trial()).then_some(Choice { candidate, detour: false, clear: true, belief })
+    }
+
+    /// Whether a member of a group is usable and no others go before it.
+    fn is_foremost(&self, index: usize) -> bool {
+        let belief = self.own[index].belief();
+        belief.serves(self.need) && !belief.is_behind(self.need)
     }
 
     /// The member of a group that is asked first.
@@ -109,7 +121,7 @@ impl<C: Candidate> Route<C> {
 
     /// Counts usable members only: the share of one that is out goes to all others, not to its neighbour.
     fn nth_usable(&self, turn: usize) -> usize {
-        let usable = || (0..self.own.len()).filter(|&index| self.own[index].belief().serves(self.need));
+        let usable = || (0..self.own.len()).filter(|&index| self.is_foremost(index));
         let count = usable().count().max(1);
         // A member may have gone out between the two looks.
         usable().nth(turn % count).unwrap_or(0)
@@ -120,19 +132,61 @@ impl<C: Candidate> Route<C> {
         let count = self.own.len();
         let members = (0..count).map(|offset| (turn + offset) % count);
         members
-            .filter(|&index| self.own[index].belief().serves(self.need))
+            .filter(|&index| self.is_foremost(index))
             .min_by_key(|&index| self.own[index].load())
             .unwrap_or(turn % count)
+    }
+}
+
+/// The usable places of a route, in order. Each belief is read once, and once more for those that others go before.
+#[derive(Debug)]
+pub struct Places<'a, C> {
+    route: &'a Route<C>,
+    start: usize,
+    next: usize,
+    /// Those that were passed over, by their bits: a server whose breaker opens or closes meanwhile is named once all the same.
+    behind: u64,
+}
+
+impl<'a, C: Candidate> Places<'a, C> {
+    fn at(&self, index: usize) -> Option<Option<Choice<'a, C>>> {
+        let Route { own, failover, need, .. } = self.route;
+        if index < own.len() {
+            return Some(usable(&own[(self.start + index) % own.len()], *need, false));
+        }
+        Some(usable(failover.get(index - own.len())?, Need::Reads, true))
+    }
+}
+
+impl<'a, C: Candidate> Iterator for Places<'a, C> {
+    type Item = Choice<'a, C>;
+
+    fn next(&mut self) -> Option<Choice<'a, C>> {
+        while let Some(found) = self.at(self.next) {
+            let index = self.next;
+            self.next += 1;
+            let Some(choice) = found else { continue };
+            let need = if choice.detour { Need::Reads } else { self.route.need };
+            // Who is one of more than 64 goes behind nobody.
+            match 1_u64.checked_shl(u32::try_from(index).unwrap_or(u32::MAX)) {
+                Some(bit) if choice.belief.is_behind(need) => self.behind |= bit,
+                Some(_) | None => return Some(choice),
+            }
+        }
+        while self.behind != 0 {
+            let index = self.behind.trailing_zeros();
+            self.behind &= self.behind - 1;
+            if let Some(Some(choice)) = self.at(index as usize) {
+                return Some(choice);
+            }
+        }
+        None
     }
 }
 
 fn usable<C: Candidate>(candidate: &C, need: Need, detour: bool) -> Option<Choice<'_, C>> {
     let belief = candidate.belief();
     belief.serves(need).then(|| Choice { candidate, detour, clear: belief.is_clear(need), belief })
-}
-
-fn stand_in<C: Candidate>(candidate: &C) -> Option<Choice<'_, C>> {
-    usable(candidate, Need::Reads, true)
 }
 
 /// Spreads a counter evenly and without pattern (the finalizer of SplitMix64), so that chance costs no lock.

@@ -45,6 +45,8 @@ pub struct Known {
     pub facts: Option<Facts>,
     /// Since when it is down, and why its last ping failed.
     pub outage: Option<(Instant, Cause)>,
+    /// Since when its breaker is open, and why.
+    pub breaker: Option<(Instant, Cause)>,
     /// When it is pinged next. In the past: it is being pinged.
     pub next_ping: Instant,
 }
@@ -71,11 +73,12 @@ impl Entry {
     /// The belief everybody may act upon: health and standing together.
     #[must_use]
     pub fn belief(&self) -> Belief {
+        let belief = if self.known.breaker.is_some() { self.known.belief.behind() } else { self.known.belief };
         match self.standing {
-            Standing::Sound if self.known.is_replica() => self.known.belief.without_writes(),
-            Standing::Sound => self.known.belief,
-            Standing::NotPrimary | Standing::SplitBrain { .. } => self.known.belief.without_writes(),
-            Standing::Foreign { .. } => self.known.belief.without_traffic(),
+            Standing::Sound if self.known.is_replica() => belief.without_writes(),
+            Standing::Sound => belief,
+            Standing::NotPrimary | Standing::SplitBrain { .. } => belief.without_writes(),
+            Standing::Foreign { .. } => belief.without_traffic(),
         }
     }
 }

@@ -106,6 +106,12 @@ impl Server {
         Self { outage_errors, ..self }
     }
 
+    /// The same server, taking calls of this length and more for slow.
+    #[must_use]
+    pub(crate) fn with_slow_calls(self, slow_after: Duration) -> Self {
+        Self { calls: Calls::new(slow_after), ..self }
+    }
+
     /// Counts a call that was made on this server, so that a server which fails many or is slow to answer is found out: how it ended
     /// (`None`: well) and how long it took there, without the wait for a connection. Two relaxed atomic additions at most.
     pub fn record_call(&self, fault: Option<Fault>, took: Duration) {

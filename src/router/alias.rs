@@ -35,7 +35,7 @@ impl<B: Backend> Alias<B> {
     /// This is the routing decision alone: a few atomic loads.
     #[must_use]
     pub fn target(&self) -> Option<AliasName> {
-        let of = |line: &Line<B>| line.route.choose().map(|choice| choice.candidate.server.name.clone());
+        let of = |line: &Line<B>| line.route.plan().next().map(|choice| choice.candidate.server.name.clone());
         if self.line.is_retired() {
             return self.router.line(self.line.name.as_str()).ok().and_then(|line| of(&line));
         }
@@ -55,7 +55,7 @@ impl<B: Backend> Alias<B> {
     pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
         let Ok(line) = self.router.line(self.line.name.as_str()) else { return false };
         // All servers of a router judge errors alike; one that is out asks for no ping.
-        let chosen = line.route.choose().map(|choice| choice.candidate);
+        let chosen = line.route.plan().next().map(|choice| choice.candidate);
         let Some(server) = chosen.or_else(|| line.route.own().first()).map(|stop| &stop.server) else { return false };
         let asks = server.is_accused_by_error(error);
         if asks {

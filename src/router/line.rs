@@ -80,6 +80,10 @@ impl<B: Send + Sync> Candidate for Stop<B> {
     fn load(&self) -> u32 {
         self.server.cell.leases().out
     }
+
+    fn take_trial(&self) -> bool {
+        self.server.cell.take_trial()
+    }
 }
 
 impl<B: Backend> Line<B> {
@@ -211,14 +215,18 @@ impl<B: Backend> Line<B> {
             let turns = self.turns();
             let mut plan: Vec<_> = self.route.plan().collect();
             plan.sort_by_key(|choice| failed.contains(&choice.candidate.server_address()));
+            // Where a server with an open breaker is left, it is better than to wait for long.
+            let spared = |belief: Belief| belief.is_behind(self.route.need());
+            let (hasty, mut full) = (plan.iter().any(|choice| spared(choice.belief)), None);
             for Choice { candidate: stop, detour, belief, .. } in plan {
                 if tried == Some(Arc::as_ptr(&stop.pool).addr()) {
                     continue;
                 }
                 let (generation, first) = (belief.generation(), pin!(stop.pool.acquire()));
+                let until = if hasty && !spared(belief) { deadline.min(clock::now() + HASTE) } else { deadline };
                 let found = tokio::select! {
                     biased;
-                    found = self.attempt(stop, generation, first, deadline) => found,
+                    found = self.attempt(stop, generation, first, until) => found,
                     () = self.back(turns), if detour => {
                         (tried, failed) = (None, &[]);
                         continue 'plan;
@@ -231,11 +239,12 @@ impl<B: Backend> Line<B> {
                         }
                         return Ok(Lease::new(connection, &stop.server, generation, detour));
                     }
+                    Err(Miss::Late) if until < deadline => full = Some(stop),
                     Err(Miss::Late) => return Err(self.late(stop)),
                     Err(Miss::Refused(refusal)) => refusals.push(refusal),
                 }
             }
-            return Err(self.nowhere(refusals));
+            return Err(full.map_or_else(|| self.nowhere(refusals), |stop| self.late(stop)));
         }
     }
 
@@ -368,6 +377,9 @@ impl<B: Backend> Line<B> {
         out.for_each(|stop| count(&stop.server));
     }
 }
+
+/// How long a request waits for a connection elsewhere before it takes a server whose breaker is open: for a connect, and no longer.
+const HASTE: Duration = Duration::from_millis(100);
 
 /// How long a connection waits at most for the ping that explains why others were just lost: a server that is killed while all
 /// cores are busy takes some 15 ms to lose its last session.

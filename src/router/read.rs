@@ -83,7 +83,10 @@ impl<B: Backend> Alias<B> {
                     tether.cut();
                 }
                 match ended {
-                    Some(Ok(answer)) => return Ok(answer),
+                    Some(Ok(answer)) => {
+                        trail.answered(&recall, lent);
+                        return Ok(answer);
+                    }
                     Some(Err(error)) => Some(error.into()),
                     None => None,
                 }

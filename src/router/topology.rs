@@ -225,7 +225,8 @@ fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) 
         .map(|(alias, declared)| {
             let address = declared.target.address();
             let server = Server::new(alias.name.clone(), address, Arc::clone(&shared.bell));
-            let server = Arc::new(server.with_outage_errors(config.outage_errors().clone()));
+            let server = server.with_outage_errors(config.outage_errors().clone());
+            let server = Arc::new(server.with_slow_calls(declared.breaker.breaker_slow_after));
             let dial = build.dial(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
             let own = pool(alias, &server, &dial, Purpose::Own, build)?;
             Ok(Site { server, declared, dial, own })

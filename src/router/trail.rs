@@ -52,11 +52,14 @@ impl<'a, B: Backend> Trail<'a, B> {
         failed: Option<BoxError>,
     ) -> Result<Lease<B>, Error> {
         let now = clock::now();
+        let took = now.saturating_duration_since(lent);
         let Some(error) = failed else {
+            recall.server.record_call(Some(Fault::Late), took);
             self.record(recall, lent, now, (Outcome::Unknown, Cause::new("the time for the call was over")));
             return Err(self.late());
         };
         let fault = Fault::of(&*error);
+        recall.server.record_call(Some(fault), took);
         if recall.server.is_accused_by_error(&*error) {
             recall.server.doubt(recall.generation);
         }
@@ -93,6 +96,11 @@ impl<'a, B: Backend> Trail<'a, B> {
         }
         // The call's own deadline is around this.
         self.line.get_beside(self.router, &self.failed, self.line.deadline()).await
+    }
+
+    /// An attempt that was `lent` a connection then has come to an answer.
+    pub(super) fn answered(&self, recall: &Recall, lent: Instant) {
+        recall.server.record_call(None, clock::now().saturating_duration_since(lent));
     }
 
     fn record(&mut self, recall: &Recall, lent: Instant, now: Instant, (outcome, cause): (Outcome, Cause)) {

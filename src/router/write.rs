@@ -24,7 +24,7 @@ use crate::{
     config::Role,
     health::Need,
     plan::Candidate,
-    policy::{Effort, Outcome, Verdict, verdict},
+    policy::{Effort, Fault, Outcome, Verdict, verdict},
     pool::{Backend, Server},
 };
 
@@ -76,7 +76,10 @@ impl<B: Backend> Alias<B> {
         loop {
             let lease = course.lease().await?;
             match course.attempt(lease, &mut work).await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    course.answered();
+                    return Ok(value);
+                }
                 Err(broken) => course.again(broken).await?,
             }
         }
@@ -155,14 +158,22 @@ impl<'a, B: Backend> Course<'a, B> {
         }
     }
 
+    /// The attempt that is made now has come to an answer.
+    fn answered(&mut self) {
+        if let Some((server, lent, _)) = self.at.take() {
+            server.record_call(None, clock::now().saturating_duration_since(lent));
+        }
+    }
+
     /// Goes on to the next attempt, after a wait, or ends the call.
     pub(super) async fn again(&mut self, broken: Broken) -> Result<(), Error> {
         let Broken { outcome, fault, cause, source, late } = broken;
         if let Some((server, lent, acquire)) = self.at.take() {
-            if fault.is_some_and(|fault| fault.class().asks_for_ping()) {
+            if fault.is_some_and(|fault| server.is_accused_by(fault)) {
                 server.doubt(server.cell.belief().generation());
             }
             let work = clock::now().saturating_duration_since(lent);
+            server.record_call(if late { Some(Fault::Late) } else { fault.or(Some(Fault::Unknown)) }, work);
             self.attempts.push(Attempt { server: server.name.clone(), detour: false, acquire, work, outcome, cause });
         }
         self.source = source.or(self.source.take());

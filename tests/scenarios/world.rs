@@ -13,6 +13,7 @@ use pgdetour::{
         Timeline,
     },
     plan::{Candidate, Chain, Judge, Known, Mode, Plan, Route, Table},
+    policy::{Breaker, Counts, Shift},
 };
 use serde::Deserialize;
 
@@ -39,6 +40,8 @@ pub(super) struct Server {
     address: String,
     declared: Role,
     pub(super) health: Health,
+    breaker: Breaker,
+    counts: Counts,
     pub(super) cell: Arc<Cell>,
     pub(super) fresh: Reply,
     pub(super) kept: Reply,
@@ -64,6 +67,10 @@ impl Candidate for Place {
 
     fn load(&self) -> u32 {
         self.cell.leases().out
+    }
+
+    fn take_trial(&self) -> bool {
+        self.cell.take_trial()
     }
 }
 
@@ -134,6 +141,24 @@ impl World {
         let server = &mut self.servers[index];
         let changes = server.health.on(signal, self.now);
         self.told.extend(changes.iter().filter_map(|change| line(&server.name, change)));
+        self.settle();
+    }
+
+    /// What became of calls on a server, as its monitor sees it at its next look, which is now.
+    pub(super) fn weigh(&mut self, index: usize, calls: Counts) {
+        let server = &mut self.servers[index];
+        let Counts { made, failed, slow } = server.counts;
+        server.counts = Counts { made: made + calls.made, failed: failed + calls.failed, slow: slow + calls.slow };
+        let followed = server.breaker.follow(server.health.outage().is_some(), self.now);
+        let shift = followed.or_else(|| server.breaker.look(server.counts, self.now));
+        self.told.extend(shift.and_then(|shift| match shift {
+            Shift::Opened(trip) => Some(format!("{} breaker opened: {trip}", server.name)),
+            Shift::Closed(after) => Some(format!("{} breaker closed after {}s", server.name, after.as_secs())),
+            Shift::OfferTrial => {
+                server.cell.offer_trial();
+                None
+            }
+        }));
         self.settle();
     }
 
@@ -222,6 +247,7 @@ impl Server {
             belief: self.health.belief(),
             facts: self.health.facts().copied(),
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
+            breaker: self.breaker.tripped().map(|(since, trip)| (since, Cause::new(trip.to_string()))),
             next_ping: self.health.next_ping(),
         }
     }
@@ -235,6 +261,8 @@ fn server(config: &Config, name: &AliasName, base: Instant) -> Option<Server> {
         address: declared.target.address(),
         declared: declared.role,
         health: Health::new(declared.pings.clone(), base, 7),
+        breaker: Breaker::new(declared.breaker.clone(), &declared.pings),
+        counts: Counts::default(),
         cell: Arc::default(),
         fresh: Reply::Answered,
         kept: Reply::Answered,
