@@ -121,11 +121,17 @@ impl Belief {
         Self(self.0 | BEHIND)
     }
 
-    /// The same, as a request sees it that is let through on trial.
+    /// The same, once the trial that it offers is taken.
     #[doc(hidden)]
     #[must_use]
-    pub const fn on_trial(self) -> Self {
-        Self(self.0 & !(BEHIND | TRIAL))
+    pub const fn tried(self) -> Self {
+        Self(self.0 & !TRIAL)
+    }
+
+    /// Whether nothing but an open breaker speaks against it.
+    #[must_use]
+    pub const fn is_clear_but_behind(self, need: Need) -> bool {
+        self.is_behind(need) && Self(self.0 & !BEHIND).is_clear(need)
     }
 
     /// The state.

@@ -96,8 +96,9 @@ impl<C: Candidate> Route<C> {
     /// This candidate, if a request is wanted there on trial and nothing but its breaker speaks against it.
     fn trial<'a>(&self, candidate: &'a C) -> Option<Choice<'a, C>> {
         let belief = candidate.belief();
-        let wanted = belief.offers_trial() && belief.is_behind(self.need) && belief.on_trial().is_clear(self.need);
-        (wanted && candidate.take_trial()).then_some(Choice { candidate, detour: false, clear: true, belief })
+        let wanted = belief.offers_trial() && belief.is_clear_but_behind(self.need);
+        let choice = Choice { candidate, detour: false, clear: true, belief: belief.tried() };
+        (wanted && candidate.take_trial()).then_some(choice)
     }
 
     /// Whether a member of a group is usable and no others go before it.

@@ -14,8 +14,9 @@ use super::{
     Inner,
     error::Error,
     lease::Lease,
-    line::{Getting, Line, Stop},
+    line::{Getting, Line},
     settle::Unanswered,
+    stop::Stop,
 };
 use crate::{
     health::{Belief, Generation},

@@ -17,6 +17,7 @@ mod line;
 mod read;
 mod recall;
 mod settle;
+mod stop;
 mod switch;
 mod tend;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::line::Stop;
+use super::stop::Stop;
 use crate::{
     clock,
     health::Need,

@@ -16,7 +16,8 @@ use tokio::{
 
 use super::{
     error::Error,
-    line::{Line, Stop},
+    line::Line,
+    stop::Stop,
     tend::{tend_detour, tend_own},
 };
 use crate::{

@@ -1,5 +1,6 @@
 //! What becomes of requests and leases when the configuration changes or the router ends?
 
+mod breaker;
 #[cfg(all(feature = "cache", feature = "testkit"))]
 mod fallback;
 #[cfg(feature = "testkit")]
