@@ -1,7 +1,7 @@
 # Each target does its own set-up: what it needs of PostgreSQL, scripts/postgres.sh finds or fetches.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench
+.PHONY: help demo test bench soak
 
 # Run by the shell of a recipe; a failure of the script ends the recipe with the script's own words.
 WITH_POSTGRES = PG_BIN="$$(./scripts/postgres.sh)" && export PG_BIN
@@ -19,3 +19,6 @@ test: ## all tests with all features (ARGS="--test testkit")
 bench: ## the measurements behind the table in the README (ARGS="--bench routing")
 	@mkdir -p target && $(WITH_POSTGRES) && cargo bench --all-features $(or $(ARGS),--bench overhead --bench routing --bench failover) > target/bench.txt; \
 	status=$$?; awk '/^\|/ && !seen[$$0]++' target/bench.txt; grep -m 1 ' cores (' target/bench.txt; exit $$status
+
+soak: ## writes under faults, by the hundred thousand: nothing lost, nothing doubled (ARGS=100000)
+	@$(WITH_POSTGRES) && PGDETOUR_LEDGER=$(or $(ARGS),100000) cargo test --all-features --test ledger -- --show-output

@@ -243,8 +243,10 @@ fn call_settings_say_the_same_in_code_and_in_a_file() {
         retry_budget: 0,
         hedge_after: Hedge::After(seconds(1)),
         pass_deadline: true,
+        once_keep: seconds(3600),
     };
-    let file = "call_timeout = \"3s\"\nretry_budget = 0\nhedge_after = \"1s\"\npass_deadline = \"on\"\n";
+    let file =
+        "once_keep = \"1h\"\ncall_timeout = \"3s\"\nretry_budget = 0\nhedge_after = \"1s\"\npass_deadline = \"on\"\n";
     let file = Config::from_toml(&format!("{file}{PAIR}")).unwrap();
     let code = Config::builder()
         .calls(CallSettings { hedge_after: Hedge::P95, ..calls.clone() })
@@ -316,7 +318,7 @@ fn the_table_of_keys_tells_the_defaults() {
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
     assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
     assert_eq!(config.cache_size(), Config::from_toml(PAIR).unwrap().cache_size());
-    assert_eq!(written.lines().count(), 28);
+    assert_eq!(written.lines().count(), 29);
 }
 
 #[test]

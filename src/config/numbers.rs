@@ -86,6 +86,7 @@ impl<'a> Layered<'a> {
             retry_budget: self.threshold("retry_budget", defaults.retry_budget),
             hedge_after: self.hedge_after().unwrap_or(defaults.hedge_after),
             pass_deadline: self.word("pass_deadline").map_or(defaults.pass_deadline, |word| word == "on"),
+            once_keep: self.duration("once_keep", defaults.once_keep),
         }
     }
 
@@ -263,7 +264,7 @@ impl Numbers {
 
     /// Every key written, from code.
     pub(super) fn set_calls(&mut self, calls: &CallSettings, place: &str) {
-        self.set_durations(&[("call_timeout", calls.call_timeout)], place);
+        self.set_durations(&[("call_timeout", calls.call_timeout), ("once_keep", calls.once_keep)], place);
         self.set_counts(&[("retry_budget", calls.retry_budget as usize)], place);
         self.set_word("pass_deadline", if calls.pass_deadline { "on" } else { "off" }, place);
         self.durations.remove("hedge_after");

@@ -224,6 +224,13 @@ pub const KEYS: &[Key] = &[
         "off",
         "Whether the server is told of the deadline of a `read()`, as its `statement_timeout`.",
     ),
+    key(
+        "once_keep",
+        Level::GlobalAndAlias,
+        Kind::Duration,
+        "24h",
+        "For how long a key of `write_once()` and its answer are kept.",
+    ),
     key("role", Level::Server, Kind::Word(&["primary", "replica"]), "required", "What the server is meant to be."),
     key("url", Level::Server, Kind::Text, "required", "Where the server is: a libpq URL or `key=value` pairs."),
     key("password_file", Level::Server, Kind::Text, "none", "A file that holds the password."),

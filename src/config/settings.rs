@@ -135,6 +135,8 @@ pub struct CallSettings {
     pub hedge_after: Hedge,
     /// Whether the server is told of the deadline, as the session's `statement_timeout` while it lasts. Default off.
     pub pass_deadline: bool,
+    /// For how long a key of `Alias::write_once` and its answer are kept. Default 24 h.
+    pub once_keep: Duration,
 }
 
 /// When requests turn from a server that answers its pings and serves its calls badly. They still go there where nobody else serves.
@@ -178,6 +180,12 @@ pub enum Hedge {
 
 impl Default for CallSettings {
     fn default() -> Self {
-        Self { call_timeout: Duration::from_secs(30), retry_budget: 20, hedge_after: Hedge::Off, pass_deadline: false }
+        Self {
+            call_timeout: Duration::from_secs(30),
+            retry_budget: 20,
+            hedge_after: Hedge::Off,
+            pass_deadline: false,
+            once_keep: Duration::from_secs(24 * 3600),
+        }
     }
 }

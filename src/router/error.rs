@@ -17,12 +17,32 @@ pub struct Error(Box<Kind>);
 #[derive(Debug)]
 enum Kind {
     Config(ConfigError),
-    Start { alias: AliasName, source: BoxError },
+    Start {
+        alias: AliasName,
+        source: BoxError,
+    },
     Thread(io::Error),
-    UnknownAlias { name: String, known: Vec<AliasName>, nearest: Option<AliasName> },
-    Unavailable { plan: Plan, refusals: Vec<Refusal> },
-    Overloaded { alias: AliasName, server: AliasName, status: PoolStatus, waited: Duration },
+    UnknownAlias {
+        name: String,
+        known: Vec<AliasName>,
+        nearest: Option<AliasName>,
+    },
+    Unavailable {
+        plan: Plan,
+        refusals: Vec<Refusal>,
+    },
+    Overloaded {
+        alias: AliasName,
+        server: AliasName,
+        status: PoolStatus,
+        waited: Duration,
+    },
     Call(Failure),
+    #[cfg_attr(not(feature = "once"), allow(dead_code, reason = "what happens once has keys"))]
+    BadKey {
+        alias: AliasName,
+        longest: usize,
+    },
     Closed,
 }
 
@@ -63,6 +83,11 @@ impl Error {
     pub(super) fn late(alias: AliasName, within: Duration) -> Self {
         let (end, attempts) = (End::Late(within), Vec::new());
         Self::call(Failure { alias, repeatable: true, end, attempts, source: None })
+    }
+
+    #[cfg(feature = "once")]
+    pub(super) fn bad_key(alias: AliasName, longest: usize) -> Self {
+        Self(Box::new(Kind::BadKey { alias, longest }))
     }
 
     pub(super) fn start(alias: &AliasName, source: impl Into<BoxError>) -> Self {
@@ -132,7 +157,11 @@ impl Error {
             Kind::Overloaded { .. } => true,
             Kind::Unavailable { refusals, .. } => refusals.iter().any(|refusal| refusal.class == Class::Overload),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_overloaded),
-            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
+            Kind::Config(_)
+            | Kind::Start { .. }
+            | Kind::Thread(_)
+            | Kind::UnknownAlias { .. }
+            | Kind::BadKey { .. } => false,
             Kind::Closed => false,
         }
     }
@@ -143,7 +172,11 @@ impl Error {
         match &*self.0 {
             Kind::Unavailable { .. } => !self.is_overloaded(),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_unavailable),
-            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
+            Kind::Config(_)
+            | Kind::Start { .. }
+            | Kind::Thread(_)
+            | Kind::UnknownAlias { .. }
+            | Kind::BadKey { .. } => false,
             Kind::Overloaded { .. } | Kind::Closed => false,
         }
     }
@@ -154,7 +187,11 @@ impl Error {
         match &*self.0 {
             Kind::Closed => true,
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_closed),
-            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => false,
+            Kind::Config(_)
+            | Kind::Start { .. }
+            | Kind::Thread(_)
+            | Kind::UnknownAlias { .. }
+            | Kind::BadKey { .. } => false,
             Kind::Unavailable { .. } | Kind::Overloaded { .. } => false,
         }
     }
@@ -171,7 +208,11 @@ impl Error {
         match &*self.0 {
             Kind::Unavailable { plan, .. } => Some(plan),
             Kind::Call(failure) => failure.unserved()?.plan(),
-            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::UnknownAlias { .. } => None,
+            Kind::Config(_)
+            | Kind::Start { .. }
+            | Kind::Thread(_)
+            | Kind::UnknownAlias { .. }
+            | Kind::BadKey { .. } => None,
             Kind::Overloaded { .. } | Kind::Closed => None,
         }
     }
@@ -217,6 +258,9 @@ impl fmt::Display for Error {
                 status.max_size,
             ),
             Kind::Call(failure) => write!(f, "{failure}"),
+            Kind::BadKey { alias, longest } => {
+                write!(f, "{alias}: what happens once needs a key of 1 to {longest} bytes without NUL")
+            }
             Kind::Closed => f.write_str("the router is shut down"),
         }
     }
@@ -242,7 +286,7 @@ impl error::Error for Error {
                 (None, End::Unserved(error)) => Some(error),
                 (None, End::Failed | End::Spent | End::Late(_)) => None,
             },
-            Kind::Config(_) | Kind::UnknownAlias { .. } => None,
+            Kind::Config(_) | Kind::UnknownAlias { .. } | Kind::BadKey { .. } => None,
             Kind::Overloaded { .. } | Kind::Closed => None,
         }
     }

@@ -14,6 +14,8 @@ mod get;
 mod last_good;
 mod lease;
 mod line;
+#[cfg(feature = "once")]
+mod once;
 mod read;
 mod recall;
 mod settle;

@@ -176,14 +176,14 @@ impl<B: Backend> Open<B> {
     }
 
     /// Commits by `sql`, of which the last statement is a `COMMIT` and the one before it fails where the transaction has.
-    #[allow(dead_code, reason = "what happens once is committed so")]
-    pub(super) async fn commit_by(self, sql: &str) -> Result<(), Broken> {
+    #[cfg(feature = "once")]
+    pub(super) async fn commit_by(self, sql: &str) -> Result<Lease<B>, Broken> {
         if let Err(broken) = self.is_ready() {
             return Err(self.give_up(broken).await);
         }
         let (sent, answer) = (self.sent(), B::execute(&self.lease, sql));
         let broken = match timeout_at(self.deadline.at().into(), answer).await {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(_)) => return Ok(self.lease),
             Ok(Err(error)) => self.uncertain(error, sent),
             Err(_) => Broken::late(Outcome::Unknown),
         };

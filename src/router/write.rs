@@ -80,7 +80,7 @@ impl<B: Backend> Alias<B> {
                     course.answered();
                     return Ok(value);
                 }
-                Err(broken) => course.again(broken).await?,
+                Err(broken) => course.again(broken, false).await?,
             }
         }
     }
@@ -115,20 +115,24 @@ impl<'a, B: Backend> Course<'a, B> {
     }
 
     /// A connection to the alias's own server, if that takes writes.
-    pub(super) async fn lease(&mut self) -> Result<Lease<B>, Error> {
+    async fn lease(&mut self) -> Result<Lease<B>, Error> {
+        self.try_lease().await.map_err(|end| self.end(end))
+    }
+
+    /// The same, where the call may go on without one.
+    pub(super) async fn try_lease(&mut self) -> Result<Lease<B>, End> {
         let since = clock::now();
         let own = &self.line.route.own()[0];
         if self.line.route.need() != Need::Writes || !own.belief().serves(Need::Writes) {
-            return Err(self.refused(self.line.refuse_write(Vec::new())));
+            return Err(End::Unserved(self.line.refuse_write(Vec::new())));
         }
         let lease = match timeout_at(self.deadline.at().into(), self.line.get(self.router)).await {
-            Ok(Ok(lease)) => lease,
-            Ok(Err(error)) => return Err(self.refused(error)),
-            Err(_) => return Err(self.end(End::Late(self.deadline.within()))),
+            Ok(lease) => lease.map_err(End::Unserved)?,
+            Err(_) => return Err(End::Late(self.deadline.within())),
         };
         let known = self.line.table.load().get(lease.server()).and_then(|entry| entry.known.facts);
         if lease.is_detour() || known.is_none_or(|facts| facts.role != Role::Primary) {
-            return Err(self.refused(self.line.refuse_write(Vec::new())));
+            return Err(End::Unserved(self.line.refuse_write(Vec::new())));
         }
         let lent = clock::now();
         self.at = Some((lease.goes_to().0, lent, lent.saturating_duration_since(since)));
@@ -159,15 +163,38 @@ impl<'a, B: Backend> Course<'a, B> {
     }
 
     /// The attempt that is made now has come to an answer.
-    fn answered(&mut self) {
+    pub(super) fn answered(&mut self) {
         if let Some((server, lent, _)) = self.at.take() {
             server.record_call(None, clock::now().saturating_duration_since(lent));
         }
     }
 
-    /// Goes on to the next attempt, after a wait, or ends the call.
-    pub(super) async fn again(&mut self, broken: Broken) -> Result<(), Error> {
-        let Broken { outcome, fault, cause, source, late } = broken;
+    /// Goes on to the next attempt, after a wait, or ends the call. One that has to be made to learn what became of the last
+    /// is `owed`: no budget keeps it back.
+    pub(super) async fn again(&mut self, broken: Broken, owed: bool) -> Result<(), Error> {
+        let (outcome, fault, late) = (broken.outcome, broken.fault, broken.late);
+        self.record(broken);
+        if late {
+            return Err(self.end(End::Late(self.deadline.within())));
+        }
+        let given_up = fault.is_none_or(|fault| verdict(Effort::Write, fault, outcome) == Verdict::GiveUp);
+        if given_up && !(owed && outcome == Outcome::Unknown) {
+            return Err(self.end(End::Failed));
+        }
+        if !owed && !self.line.budget.withdraw() {
+            return Err(self.end(End::Spent));
+        }
+        self.wait().await
+    }
+
+    /// Ends the call with this.
+    #[cfg(feature = "once")]
+    pub(super) fn fail(&mut self, broken: Broken) -> Error {
+        self.record(broken);
+        self.end(End::Failed)
+    }
+
+    fn record(&mut self, Broken { outcome, fault, cause, source, late }: Broken) {
         if let Some((server, lent, acquire)) = self.at.take() {
             if fault.is_some_and(|fault| server.is_accused_by(fault)) {
                 server.doubt(server.cell.belief().generation());
@@ -177,16 +204,13 @@ impl<'a, B: Backend> Course<'a, B> {
             self.attempts.push(Attempt { server: server.name.clone(), detour: false, acquire, work, outcome, cause });
         }
         self.source = source.or(self.source.take());
-        if late {
-            return Err(self.end(End::Late(self.deadline.within())));
-        }
-        if fault.is_none_or(|fault| verdict(Effort::Write, fault, outcome) == Verdict::GiveUp) {
-            return Err(self.end(End::Failed));
-        }
-        if !self.line.budget.withdraw() {
-            return Err(self.end(End::Spent));
-        }
-        self.wait().await
+    }
+
+    /// Takes note that what was unknown has not happened.
+    #[cfg(feature = "once")]
+    pub(super) fn settle(&mut self) {
+        let unknown = self.attempts.iter_mut().filter(|attempt| attempt.outcome == Outcome::Unknown);
+        unknown.for_each(|attempt| attempt.outcome = Outcome::RolledBack);
     }
 
     /// Waits before the same server is tried again.
@@ -199,13 +223,13 @@ impl<'a, B: Backend> Course<'a, B> {
         Ok(())
     }
 
-    /// What no connection was given for.
-    fn refused(&mut self, error: Error) -> Error {
-        if self.attempts.is_empty() { error } else { self.end(End::Unserved(error)) }
-    }
-
-    fn end(&mut self, end: End) -> Error {
-        let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
-        Error::call(Failure { alias, repeatable: self.repeatable, end, attempts, source: self.source.take() })
+    pub(super) fn end(&mut self, end: End) -> Error {
+        match end {
+            End::Unserved(error) if self.attempts.is_empty() => error,
+            end => {
+                let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
+                Error::call(Failure { alias, repeatable: self.repeatable, end, attempts, source: self.source.take() })
+            }
+        }
     }
 }

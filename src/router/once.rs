@@ -1,0 +1,244 @@
+//! Writes that happen once: the key of each and its answer are stored by the transaction that does it.
+
+use std::{error::Error as StdError, future::Future, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::timeout;
+
+use super::{
+    Alias,
+    call::{BoxError, End},
+    error::Error,
+    lease::Lease,
+    transaction::{Broken, Open, Transaction},
+    write::Course,
+};
+use crate::{clock, policy::Outcome, pool::Backend};
+
+/// The longest key, in bytes. The table says so too.
+const LONGEST: usize = 255;
+
+/// One write out of so many is followed by a look for keys that have expired.
+const TIDY_EVERY: u32 = 32;
+
+/// How many expired keys are deleted at once: more than come in meanwhile.
+const TIDY_BATCH: u32 = 100;
+
+/// How long that may take.
+const TIDY_WITHIN: Duration = Duration::from_secs(1);
+
+impl<B: Backend> Alias<B> {
+    /// As [`write`](Self::write), but what it does happens once for each key: a call with a key that was used before does
+    /// nothing and returns the answer of the call that did, as long as that is kept (`once_keep`, default 24 h).
+    ///
+    /// The key is stored by the same transaction, before the work. So where the answer to a `COMMIT` was lost, the router
+    /// finds out: it goes on with the same key, on whatever server is the primary by then, and finds the answer or runs the work
+    /// again. A call of the same key from elsewhere that is still under way is waited for. An error that says
+    /// [`Unknown`](Outcome::Unknown) means that the time was over first: call again with the same key.
+    ///
+    /// The key names the effect, not the attempt: one that the client of a request has sent, for example. 1 to 255 bytes without
+    /// NUL. Key and answer are part of the SQL that is sent, so a server that logs statements logs them.
+    ///
+    /// The table it needs is made by `pgdetour migrate`, or [`migrate`](crate::migrate).
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "deadpool")]
+    /// # async fn example(primary: pgdetour::Alias, request: &str, id: i64) -> Result<(), pgdetour::Error> {
+    /// let payment: i64 = primary
+    ///     .write_once(request, |transaction| async move {
+    ///         let row = transaction.query_one("INSERT INTO payments (account) VALUES ($1) RETURNING id", &[&id]).await?;
+    ///         row.try_get(0)
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write); a key that is none; an answer that cannot be written as JSON, or read as `T`. Every error [is
+    /// safe to retry](Error::is_safe_to_retry) with the same key. An error is not stored.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`write`](Self::write). Call again with the same key.
+    pub async fn write_once<T, E, F>(
+        &self,
+        key: &str,
+        mut work: impl FnMut(Transaction<B>) -> F + Send,
+    ) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<T, E>> + Send,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let line = self.current()?;
+        if key.is_empty() || key.len() > LONGEST || key.contains('\0') {
+            return Err(Error::bad_key(line.name.clone(), LONGEST));
+        }
+        let once = Once { key: literal(key), keep: line.calls.once_keep };
+        let mut course = Course::begin(&line, &self.router);
+        course.repeatable = true;
+        // Whether a COMMIT was lost of which nothing is known yet.
+        let mut unsure = false;
+        loop {
+            let lease = match course.try_lease().await {
+                Ok(lease) => lease,
+                // Until it is known, an outage is waited for: to ask costs nothing while no server is up.
+                Err(End::Unserved(error)) if unsure && !error.is_closed() => {
+                    course.wait().await?;
+                    continue;
+                }
+                Err(end) => return Err(course.end(end)),
+            };
+            let (open, stored) = match once.begin(lease, &course).await {
+                Ok(begun) => begun,
+                Err(broken) => {
+                    course.again(broken, unsure).await?;
+                    continue;
+                }
+            };
+            if let Some(answer) = stored {
+                let answer = read(open, &answer).await.map_err(|broken| course.fail(broken))?;
+                course.answered();
+                return Ok(answer);
+            }
+            // The key is free, and whoever had it was waited for: a COMMIT that was lost did not happen.
+            course.settle();
+            match once.run(open, &mut work).await {
+                Ok(answer) => {
+                    course.answered();
+                    return Ok(answer);
+                }
+                Err(broken) => {
+                    unsure = broken.outcome == Outcome::Unknown;
+                    course.again(broken, unsure).await?;
+                }
+            }
+        }
+    }
+}
+
+/// What is to happen once.
+struct Once {
+    /// The key, as SQL.
+    key: String,
+    keep: Duration,
+}
+
+impl Once {
+    /// Begins a transaction that has the key, or gives the answer that is stored under it.
+    async fn begin<B: Backend>(
+        &self,
+        lease: Lease<B>,
+        course: &Course<'_, B>,
+    ) -> Result<(Open<B>, Option<String>), Broken> {
+        let Self { key, keep } = self;
+        // Who comes second waits here for the first. A key that has expired is as good as none.
+        let sql = format!(
+            "BEGIN; \
+             INSERT INTO pgdetour.writes AS w (key, expires_at) \
+             VALUES ({key}, pg_catalog.now() + pg_catalog.make_interval(secs => {seconds})) \
+             ON CONFLICT (key) DO UPDATE SET answer = NULL, expires_at = EXCLUDED.expires_at \
+             WHERE w.expires_at <= pg_catalog.now(); \
+             SELECT w.answer FROM pgdetour.writes w WHERE w.key = {key}; \
+             SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '{left}', true) \
+             WHERE pg_catalog.current_setting('idle_in_transaction_session_timeout') = '0'",
+            seconds = keep.as_secs_f64(),
+            // Whom the network has cut off does not keep the key from others for longer than it may take.
+            left = course.deadline.left(clock::now()).as_millis().clamp(1, i32::MAX as u128),
+        );
+        let (open, row) = Open::begin(lease, &sql, course.deadline).await?;
+        match <[Option<String>; 1]>::try_from(row) {
+            Ok([stored]) => Ok((open, stored)),
+            Err(_) => {
+                open.roll_back().await;
+                Err(Broken::because("the key was stored and is not there", Outcome::RolledBack))
+            }
+        }
+    }
+
+    /// Runs the work and commits its answer with it.
+    async fn run<B, T, E, F>(&self, open: Open<B>, work: impl FnOnce(Transaction<B>) -> F) -> Result<T, Broken>
+    where
+        B: Backend,
+        T: Serialize,
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        let (open, value) = open.run(work).await?;
+        let answer = match serde_json::to_string(&value) {
+            Ok(answer) => literal(&answer),
+            Err(error) => {
+                open.roll_back().await;
+                return Err(Broken::by(error.into(), |_| Outcome::RolledBack));
+            }
+        };
+        let lease = open
+            .commit_by(&format!("UPDATE pgdetour.writes SET answer = {answer} WHERE key = {}; COMMIT", self.key))
+            .await?;
+        if fastrand::u32(..TIDY_EVERY) == 0 {
+            tokio::spawn(tidy(lease));
+        }
+        Ok(value)
+    }
+}
+
+/// Gives the transaction up and the stored answer back. Where that is none of the type that is asked for, it has happened all
+/// the same.
+async fn read<B: Backend, T: DeserializeOwned>(open: Open<B>, answer: &str) -> Result<T, Broken> {
+    open.roll_back().await;
+    serde_json::from_str(answer).map_err(|error| Broken::by(error.into(), |_| Outcome::Unknown))
+}
+
+/// Deletes some keys that have expired, over a connection that is done with.
+async fn tidy<B: Backend>(lease: Lease<B>) {
+    let sql = format!(
+        "DELETE FROM pgdetour.writes WHERE key IN (SELECT w.key FROM pgdetour.writes w \
+         WHERE w.expires_at <= pg_catalog.now() ORDER BY w.expires_at LIMIT {TIDY_BATCH} FOR UPDATE SKIP LOCKED)"
+    );
+    let deleted = B::execute(&lease, &sql);
+    // Where it fails or takes too long, the next one tries again.
+    let _ = timeout(TIDY_WITHIN, deleted).await;
+}
+
+/// A text as SQL, whatever is in it and however the session reads backslashes: between two tags that do not occur in it
+/// (PostgreSQL manual, "Dollar-Quoted String Constants").
+fn literal(text: &str) -> String {
+    let mut number = 0_u32;
+    loop {
+        let tag = format!("$q{number}$");
+        let quoted = format!("{text}{tag}");
+        // The end of the text and the tag could make a tag as well.
+        if quoted.find(&tag) == Some(text.len()) {
+            return format!("{tag}{quoted}");
+        }
+        number += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_text_is_quoted_with_a_tag_that_does_not_occur_in_it() {
+        assert_eq!(literal("it's"), "$q0$it's$q0$");
+        assert_eq!(literal("$q0$; DROP TABLE x"), "$q1$$q0$; DROP TABLE x$q1$");
+        assert_eq!(literal("ends in $q0"), "$q1$ends in $q0$q1$");
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_text_ends_where_the_text_does(text in "[$q01a']{0,12}") {
+            let quoted = literal(&text);
+            let end = quoted[1..].find('$').unwrap() + 2;
+            let (tag, rest) = quoted.split_at(end);
+            prop_assert_eq!(rest.find(tag), Some(text.len()));
+            prop_assert_eq!(&rest[..text.len()], text.as_str());
+            prop_assert_eq!(&rest[text.len()..], tag);
+        }
+    }
+}
