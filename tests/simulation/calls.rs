@@ -9,7 +9,7 @@ use pgdetour::{Error, policy::Outcome};
 
 use crate::{
     time::lock,
-    world::{GRACE, World},
+    world::{GRACE, World, index_of},
 };
 
 /// The leases of one call, in the order of its attempts.
@@ -22,7 +22,8 @@ impl World {
         let result = self
             .alias(alias)
             .read(|lease| {
-                let (world, leases, held) = (self.clone(), Arc::clone(&leases), self.lent(alias, lease));
+                let first = lock(&leases).is_empty().then_some(begun);
+                let (world, leases, held) = (self.clone(), Arc::clone(&leases), self.lent(alias, lease, first));
                 async move {
                     lock(&leases).push(held.number);
                     world.execute(&held, &format!("SELECT rows({rows})"), Duration::ZERO, rows.is_multiple_of(2)).await
@@ -43,7 +44,7 @@ impl World {
             .alias("primary")
             .write(|transaction| {
                 let (world, leases) = (self.clone(), Arc::clone(&leases));
-                let server = self.server(transaction.server().as_str());
+                let server = index_of(transaction.server().as_str());
                 async move {
                     let number = world.record.lend_begun(server);
                     lock(&leases).push(number);

@@ -45,9 +45,9 @@ impl World {
 
     /// Outages open and close in turns; each has a reason, and each reason an outage.
     fn check_outages(&self) {
-        let (turns, troubles) = {
+        let (turns, troubles, closings) = {
             let book = self.record.book();
-            (book.turns.clone(), book.troubles.clone())
+            (book.turns.clone(), book.troubles.clone(), book.closings.clone())
         };
         for (server, name) in NAMES.into_iter().enumerate().take(self.layout.servers) {
             let of: Vec<&Turn> = turns.iter().filter(|turn| turn.server == server).collect();
@@ -55,6 +55,7 @@ impl World {
             self.record.check(in_turns, || format!("invariant 15: outages of {name}: {of:?}"));
             of.iter().filter(|turn| turn.opened).for_each(|turn| self.check_reason(turn));
         }
+        closings.iter().for_each(|closing| self.check_reason(closing));
         troubles.iter().for_each(|trouble| self.check_found(trouble));
     }
 
@@ -64,9 +65,8 @@ impl World {
         let round = pings.ping_timeout / 2 * pings.failure_threshold.max(2) + crate::faults::LATEST + 100 * MS;
         let from = turn.at.saturating_sub(round);
         let reason = self.record.book().troubles_of(turn.server, Gravity::Limps, from, turn.at).next().is_some();
-        self.record.check(reason, || {
-            format!("invariant 10: an outage of {} at {:?} without a reason", NAMES[turn.server], turn.at)
-        });
+        self.record
+            .check(reason, || format!("invariant 10: {} was shut out without a reason: {turn:?}", NAMES[turn.server]));
     }
 
     /// A server that is gone, or says nothing, is found out in time.
@@ -129,9 +129,13 @@ impl World {
 
     /// With the router all of its tasks end, and all of its sessions.
     pub(crate) async fn check_end(self) {
-        let Self { record, nodes, router, layout } = self;
+        let Self { record, nodes, router, layout, servers } = self;
         drop(router);
         time::pass(layout.pings.ping_timeout + layout.pool.connect_timeout + 1000 * MS).await;
+        for server in servers.iter() {
+            let sessions = server.sessions();
+            record.check(sessions == 0, || format!("invariant 19: {sessions} sessions to {} are left", server.name));
+        }
         for node in nodes.iter() {
             let open = node.sessions().iter().filter(|session| !session.link.is_left()).count();
             record.check(open == 0, || format!("invariant 19: {open} sessions on {} are left", node.name));

@@ -1,16 +1,16 @@
 //! The application of the simulation: what it does with its connections, and what it must be able to rely on.
 
-use std::{ops::Deref, panic, time::Duration};
+use std::{ops::Deref, panic, sync::Arc, time::Duration};
 
 use fastrand::Rng;
-use pgdetour::{Error, Lease, plan::Standing};
+use pgdetour::{Error, Lease, health::Belief, plan::Standing, pool::Server};
 use tokio::time::{Instant, timeout};
 
 use crate::{
     faults::{Fault, Gravity},
     record::{Record, Trouble},
     time::{self, MS},
-    world::{GRACE, World, spawn},
+    world::{GRACE, World, index_of, spawn},
 };
 
 /// Errors that an application can raise, whatever they mean when a server reports them.
@@ -28,22 +28,54 @@ pub(crate) struct Client {
 
 /// A lease, and its number in the record.
 pub(crate) struct Held {
-    lease: Lease,
+    /// There until the drop.
+    lease: Option<Lease>,
     pub(crate) number: u64,
     record: Record,
+    server: Arc<Server>,
+    /// What was believed of its server when it was lent.
+    belief: Belief,
 }
 
 impl Deref for Held {
     type Target = Lease;
 
     fn deref(&self) -> &Lease {
-        &self.lease
+        self.lease.as_ref().expect("it is there until the drop")
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.record.take_back(self.number);
+        let lease = self.lease.take();
+        self.unheard(|| drop(lease));
+    }
+}
+
+impl Held {
+    /// The driver's client, to change its state.
+    fn client(&mut self) -> &mut Lease {
+        self.lease.as_mut().expect("it is there until the drop")
+    }
+
+    /// Tells of an error that was seen on it, again and again.
+    fn report(&self, error: &tokio_postgres::Error) {
+        self.unheard(|| {
+            (0..20).for_each(|_| {
+                self.deref().report(error);
+            });
+        });
+    }
+
+    /// What a lease from before an outage says is not heard after it.
+    fn unheard(&self, say: impl FnOnce()) {
+        let before = self.server.cell.belief();
+        say();
+        let (after, is_stale) = (self.server.cell.belief(), before.generation() != self.belief.generation());
+        self.record.check(!is_stale || before == after, || {
+            format!("invariant 7: lease {} of {:?} turned {before:?} into {after:?}", self.number, self.belief)
+        });
     }
 }
 
@@ -131,7 +163,7 @@ impl Client {
         let sql = format!("SELECT rows(2) /*L{}*/", held.number);
         let commit = self.rng.bool();
         let outcome = async {
-            let transaction = held.lease.transaction().await?;
+            let transaction = held.client().transaction().await?;
             transaction.query(&sql, &[]).await?;
             // Otherwise it is dropped, and rolls itself back.
             if commit { transaction.commit().await } else { Ok(()) }
@@ -154,17 +186,16 @@ impl Client {
         let outcome = self.world.execute(&held, &format!("SELECT fail({code})"), Duration::ZERO, true).await;
         let Err(error) = outcome else { return };
         self.record().count("raised errors");
-        (0..20).for_each(|_| {
-            held.report(&error);
-        });
+        held.report(&error);
     }
 
     async fn panic(&mut self) {
-        let world = self.world.clone();
+        let (world, begin) = (self.world.clone(), self.rng.bool());
         let task = spawn(self.record(), async move {
             let Some(held) = world.get(world.layout.reads()).await else { return };
-            let _ = world.execute(&held, "BEGIN", Duration::ZERO, true).await;
+            let _ = world.execute(&held, if begin { "BEGIN" } else { "SELECT rows(1)" }, Duration::ZERO, true).await;
             world.record.count("panics");
+            world.record.book().leases[held.number as usize].panicked = true;
             panic::resume_unwind(Box::new("a panic of the application"));
         });
         let _ = task.await;
@@ -172,7 +203,8 @@ impl Client {
 
     async fn hold(&mut self) {
         let Some(held) = self.lease().await else { return };
-        time::pass(self.rng.u32(..600) * MS).await;
+        let longest = [100, 600, 4000][self.rng.usize(..3)];
+        time::pass(self.rng.u32(..longest) * MS).await;
         let _ = self.world.execute(&held, "SELECT rows(1)", Duration::ZERO, false).await;
     }
 
@@ -190,7 +222,7 @@ impl Client {
             held.execute(&sql, &[]).await.map(|_| ())
         } else {
             async {
-                let transaction = held.lease.transaction().await?;
+                let transaction = held.client().transaction().await?;
                 transaction.execute(&sql, &[]).await?;
                 transaction.commit().await
             }
@@ -212,7 +244,7 @@ impl World {
         let limit = self.layout.pool.acquire_timeout + GRACE;
         self.record.check(took <= limit, || format!("invariant 16: get() on {alias} took {took:?}"));
         match result {
-            Ok(lease) => Some(self.lent(alias, lease)),
+            Ok(lease) => Some(self.lent(alias, lease, Some(begun))),
             Err(error) => {
                 self.refused(alias, &error, begun);
                 // It may have waited for one that then went out.
@@ -223,8 +255,9 @@ impl World {
         }
     }
 
-    pub(crate) fn lent(&self, alias: &'static str, lease: Lease) -> Held {
-        let (server, detour, at) = (self.server(lease.server().as_str()), lease.is_detour(), self.record.at());
+    /// Looks at a lease that was asked for at `begun`; if it was not for the first attempt of a call, that does not count.
+    pub(crate) fn lent(&self, alias: &'static str, lease: Lease, begun: Option<Duration>) -> Held {
+        let (server, detour, at) = (index_of(lease.server().as_str()), lease.is_detour(), self.record.at());
         let number = self.record.lend(server, detour);
         self.record.count(if detour { "detours" } else { "loans" });
         let table = self.router.table();
@@ -238,10 +271,14 @@ impl World {
             let held = self.record.book().detours_on(server);
             let most = self.layout.pool.detour_size;
             self.record.check(held <= most, || wrong(format!("invariant 13: {held} detours of {most}")));
-            let idle = self.own_servers_of(alias).find(|own| self.is_well(*own, at));
-            self.record.check(idle.is_none(), || wrong(format!("invariant 14: a detour, and {idle:?} is well")));
+            // Who has begun to wait for a detour may get it when his own server is well again.
+            let idle = begun.and_then(|begun| self.own_servers_of(alias).find(|own| self.is_well(*own, begun)));
+            self.record.check(idle.is_none_or(|own| !self.is_well(own, at)), || {
+                wrong(format!("invariant 14: a detour, and {idle:?} is well"))
+            });
         }
-        Held { lease, number, record: self.record.clone() }
+        let known = Arc::clone(&self.servers[server]);
+        Held { lease: Some(lease), number, record: self.record.clone(), belief: known.cell.belief(), server: known }
     }
 
     fn refused(&self, alias: &str, error: &Error, begun: Duration) {

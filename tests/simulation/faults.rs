@@ -165,8 +165,14 @@ async fn run(world: World, node: Arc<Node>, fault: Fault, length: Duration, mut 
         Fault::HungPostmaster => admit(&node, Admission::Silent, length).await,
         Fault::HangsUp => admit(&node, Admission::HangsUp, length).await,
         Fault::Garbage => admit(&node, Admission::Garbage, length).await,
-        Fault::Full => admit(&node, Admission::Refused(FULL), length).await,
-        Fault::NoLogin => admit(&node, Admission::Refused(NO_LOGIN), length).await,
+        Fault::Full | Fault::NoLogin => {
+            let refusal = if fault == Fault::Full { FULL } else { NO_LOGIN };
+            node.state().admission = Admission::Refused(refusal);
+            if rng.bool() {
+                node.end_all(Death::Reset).await;
+            }
+            admit(&node, Admission::Refused(refusal), length).await;
+        }
         Fault::Refuses => {
             node.state().reach = if rng.bool() { Reach::Refused } else { Reach::Silent };
             time::pass(length).await;

@@ -29,6 +29,8 @@ pub(crate) struct Book {
     pub(crate) troubles: Vec<Trouble>,
     /// When an outage of a server opened or closed.
     pub(crate) turns: Vec<Turn>,
+    /// When a server was said to take no new connections.
+    pub(crate) closings: Vec<Turn>,
     pub(crate) ledger: BTreeMap<u64, Write>,
     /// The writes that went over a connection without the router's knowledge.
     pub(crate) plain: BTreeSet<u64>,
@@ -56,6 +58,8 @@ pub(crate) struct Loan {
     pub(crate) received: u32,
     /// Whether it comes in a transaction that the router has begun.
     pub(crate) begun: bool,
+    /// Whether its holder has panicked.
+    pub(crate) panicked: bool,
 }
 
 /// A time in which something was wrong with a server, or with the way there.
@@ -127,7 +131,7 @@ impl Record {
     pub(crate) fn lend(&self, server: usize, detour: bool) -> u64 {
         let lent = self.at();
         let mut book = self.book();
-        book.leases.push(Loan { server, detour, lent, back: None, received: 0, begun: false });
+        book.leases.push(Loan { server, detour, lent, back: None, received: 0, begun: false, panicked: false });
         book.leases.len() as u64 - 1
     }
 

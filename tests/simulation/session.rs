@@ -402,11 +402,12 @@ impl Session {
         }
         self.lease = Some(lease);
         let (record, server) = (self.record().clone(), self.node.index);
-        let (loan, turn) = {
+        let (loan, turn, panicked) = {
             let book = record.book();
             let loan = book.leases[lease as usize].clone();
             let turn = book.last_turn(server, loan.lent);
-            (loan, turn)
+            let panicked = before.is_some_and(|before| book.leases[before as usize].panicked);
+            (loan, turn, panicked)
         };
         let (name, number) = (self.node.name, self.number);
         record.check(before.is_none_or(|before| before < lease), || {
@@ -419,6 +420,7 @@ impl Session {
         record.check(loan.begun || !is_open && !was_open, || {
             format!("invariant 6: lease {lease} got session {number} of {name} in a transaction of lease {before:?}")
         });
+        record.check(!panicked, || format!("invariant 6: lease {lease} got what panicked with {before:?}"));
         record.check(self.finished <= loan.lent || before.is_none(), || {
             format!("invariant 6: lease {lease} got session {number} of {name}, busy for lease {before:?}")
         });

@@ -1,20 +1,25 @@
 //! A run: servers, the router over them, clients and faults, all from one seed.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use pgdetour::{
     Alias, Config, EventKind, Router,
     config::{Balance, CallSettings, Pings, PoolSettings, Role},
     health::Bounds,
-    pool::{DeadpoolPostgres, FromSpec, Streams},
+    pool::{DeadpoolPostgres, FromSpec, PoolSpec, Server, Streams},
 };
 use tokio::task::JoinHandle;
 
 use crate::{
     node::Node,
     record::{Record, Turn},
-    time::MS,
+    time::{MS, lock},
 };
 
 /// The names of the servers, in the order in which they are declared.
@@ -30,6 +35,8 @@ pub(crate) struct World {
     pub(crate) nodes: Arc<[Arc<Node>]>,
     pub(crate) router: Router,
     pub(crate) layout: Layout,
+    /// What the router believes about each server.
+    pub(crate) servers: Arc<[Arc<Server>]>,
 }
 
 /// What the router is told.
@@ -101,6 +108,11 @@ impl Layout {
     }
 }
 
+/// The number of a server.
+pub(crate) fn index_of(name: &str) -> usize {
+    NAMES.iter().position(|known| *known == name).expect("a server of this run")
+}
+
 impl World {
     /// Starts the servers and the router over them.
     pub(crate) async fn start(layout: Layout, rng: &mut Rng) -> Self {
@@ -113,18 +125,21 @@ impl World {
             let node = reached.iter().find(|node| address.starts_with(node.name)).expect("a server of this run");
             node.open()
         });
-        let router = Router::start_over(streams, layout.config(), DeadpoolPostgres::from_spec).await;
-        let world = Self { record, nodes, router: router.expect("it starts"), layout };
+        let known = Arc::new(Mutex::new(BTreeMap::new()));
+        let found = Arc::clone(&known);
+        let build = move |spec: PoolSpec| {
+            lock(&found).insert(index_of(spec.server().as_str()), Arc::clone(spec.connector.server()));
+            DeadpoolPostgres::from_spec(spec)
+        };
+        let router = Router::start_over(streams, layout.config(), build).await.expect("it starts");
+        let servers = std::mem::take(&mut *lock(&known)).into_values().collect();
+        let world = Self { record, nodes, router, layout, servers };
         world.listen();
         world
     }
 
     pub(crate) fn alias(&self, name: &str) -> Alias {
         self.router.alias(name).expect("it is declared")
-    }
-
-    pub(crate) fn server(&self, name: &str) -> usize {
-        NAMES.iter().position(|known| *known == name).expect("a server of this run")
     }
 
     /// Writes down what the router tells.
@@ -135,15 +150,19 @@ impl World {
                 let alias = event.alias.as_ref().map_or("router", |alias| alias.as_str());
                 record.tell(format!("{alias} {}", event.kind.name()));
                 let Some(server) = NAMES.iter().position(|name| *name == alias) else { continue };
+                let at = record.at();
                 let opened = match event.kind {
                     EventKind::OutageOpened { cause, .. } => {
                         record.tell(format!("  since {cause}"));
                         true
                     }
                     EventKind::OutageClosed { .. } => false,
+                    EventKind::AdmissionStopped { .. } => {
+                        record.book().closings.push(Turn { server, at, opened: true });
+                        continue;
+                    }
                     _ => continue,
                 };
-                let at = record.at();
                 record.book().turns.push(Turn { server, at, opened });
             }
         }));
