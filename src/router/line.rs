@@ -12,10 +12,12 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::{
     Inner,
+    beside::Beside,
     deadline::Deadline,
     error::{Error, Refusal},
     fate::Epoch,
     get::Get,
+    hedge::Patience,
     lease::Lease,
     settle::{Unanswered, Unproven},
     stop::Stop,
@@ -41,6 +43,7 @@ pub(super) struct Line<B> {
     pub(super) budget: Budget,
     /// Within what its server counts transactions, where somebody has asked.
     pub(super) epoch: ArcSwapOption<Epoch>,
+    pub(super) patience: Patience,
     /// Connections that each of its detours keeps open.
     pub(super) min_idle: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -128,48 +131,22 @@ impl<B: Backend> Line<B> {
         }
     }
 
-    fn follow<'a>(&'a self, router: &'a Inner<B>, deadline: Instant) -> Getting<'a, B> {
+    pub(super) fn follow<'a>(&'a self, router: &'a Inner<B>, deadline: Instant) -> Getting<'a, B> {
         Box::pin(async move { router.line(self.name.as_str())?.get_within(router, None, deadline).await })
     }
 
-    /// Takes a connection for a call that `failed` servers, by their addresses, have not answered: they come last.
-    pub(super) fn get_beside<'a>(
-        &'a self,
-        router: &'a Inner<B>,
-        failed: &'a [usize],
-        deadline: Instant,
-    ) -> Getting<'a, B> {
-        Box::pin(async move {
-            match self.get_past(None, failed, deadline).await {
-                Err(error) if error.is_unavailable() && self.is_retired() => self.follow(router, deadline).await,
-                result => result,
-            }
-        })
-    }
-
-    /// Closes the idle connections to one server: what they have prepared fits its tables no more.
-    pub(super) fn forget_plans(&self, server: &Arc<Server>) {
-        let stops = self.route.own().iter().chain(self.route.failover());
-        stops.filter(|stop| Arc::ptr_eq(&stop.server, server)).for_each(|stop| stop.pool.evict());
-    }
-
-    /// Whether a server of the plan is none of these.
-    pub(super) fn has_beside(&self, failed: &[usize]) -> bool {
-        self.route.plan().any(|choice| !failed.contains(&choice.candidate.server_address()))
-    }
-
     async fn get_from(&self, tried: Option<(&Stop<B>, Refusal)>, deadline: Instant) -> Result<Lease<B>, Error> {
-        self.get_past(tried, &[], deadline).await
+        self.get_past(tried, &Beside::default(), deadline).await
     }
 
-    /// Goes down the plan; what was tried already is not tried again, and what has failed comes last. Who waits on a detour goes
-    /// back when an own server does.
-    async fn get_past(
+    /// Goes down the plan; what was tried already is not tried again. Who waits on a detour goes back when an own server does.
+    pub(super) async fn get_past(
         &self,
         tried: Option<(&Stop<B>, Refusal)>,
-        mut failed: &[usize],
+        beside: &Beside,
         deadline: Instant,
     ) -> Result<Lease<B>, Error> {
+        let mut failed = &*beside.failed;
         let (mut tried, mut refusals) = match tried {
             Some((stop, refusal)) => (Some(Arc::as_ptr(&stop.pool).addr()), vec![refusal]),
             None => (None, Vec::new()),
@@ -177,7 +154,9 @@ impl<B: Backend> Line<B> {
         'plan: loop {
             let turns = self.turns();
             let mut plan: Vec<_> = self.route.plan().collect();
-            plan.sort_by_key(|choice| failed.contains(&choice.candidate.server_address()));
+            let has_failed = |choice: &Choice<'_, Stop<B>>| failed.contains(&choice.candidate.server_address());
+            plan.sort_by_key(has_failed);
+            plan.retain(|choice| !(beside.strictly && has_failed(choice)));
             // Where a server with an open breaker is left, it is better than to wait for long.
             let spared = |belief: Belief| belief.is_behind(self.route.need());
             let (hasty, mut full) = (plan.iter().any(|choice| spared(choice.belief)), None);
@@ -190,7 +169,7 @@ impl<B: Backend> Line<B> {
                 let found = tokio::select! {
                     biased;
                     found = self.attempt(stop, generation, first, until) => found,
-                    () = self.back(turns), if detour => {
+                    () = self.back(turns), if detour && !beside.strictly => {
                         (tried, failed) = (None, &[]);
                         continue 'plan;
                     }
@@ -405,6 +384,7 @@ mod tests {
             calls: alias.calls.clone(),
             budget: Budget::new(alias.calls.retry_budget, 0),
             epoch: ArcSwapOption::empty(),
+            patience: Patience::new(alias.calls.hedge_after),
             min_idle: 0,
             table: Arc::default(),
         })

@@ -1,6 +1,7 @@
 //! The front door: the router, its aliases, and the connections they lend.
 
 mod alias;
+mod beside;
 mod call;
 mod deadline;
 mod error;
@@ -10,6 +11,7 @@ mod fake;
 mod fallback;
 mod fate;
 mod get;
+mod hedge;
 #[cfg(feature = "cache")]
 mod last_good;
 mod lease;

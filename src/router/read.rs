@@ -4,7 +4,6 @@ use std::{
     error::Error as StdError,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
     task::Poll,
     time::Instant,
 };
@@ -14,6 +13,7 @@ use tokio::time::Sleep;
 use super::{
     Alias,
     error::Error,
+    hedge::hedged,
     lease::Lease,
     recall::{Recall, Tether},
     trail::Trail,
@@ -64,16 +64,21 @@ impl<B: Backend> Alias<B> {
             }
         };
         let mut trail = Trail::begin(line, &self.router);
+        if let Some(after) = line.patience.lasts() {
+            return Box::pin(hedged(trail, work, after)).await;
+        }
         let (mut timer, at) = (pin!(None), trail.deadline.at());
-        let mut lease = match bound(timer.as_mut(), at, line.get(&self.router)).await {
-            Some(lease) => lease?,
-            None => return Err(trail.late()),
+        let lent = {
+            // In its place at once: moved, it would be copied.
+            let mut getting = pin!(line.get(&self.router));
+            bound(timer.as_mut(), at, getting.as_mut()).await
         };
+        let Some(lent) = lent else { return Err(trail.late()) };
+        let mut lease = lent?;
         loop {
             // Where nothing has waited yet, no time has passed.
             let lent = if timer.is_some() { clock::now() } else { trail.since };
-            let recall = Arc::new(Recall::of(&lease, trail.limit(lent)));
-            lease.tie(&recall);
+            let recall = Recall::tie(&mut lease, (trail.since, lent), trail.limit(lent));
             let failed = {
                 let mut working = pin!(work(lease));
                 // After the work, so that it is dropped before it.
@@ -84,14 +89,14 @@ impl<B: Backend> Alias<B> {
                 }
                 match ended {
                     Some(Ok(answer)) => {
-                        trail.answered(&recall, lent);
+                        trail.answered(&recall);
                         return Ok(answer);
                     }
                     Some(Err(error)) => Some(error.into()),
                     None => None,
                 }
             };
-            lease = Box::pin(trail.next(&recall, lent, failed)).await?;
+            lease = Box::pin(trail.next(&recall, failed)).await?;
         }
     }
 }

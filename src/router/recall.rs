@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::runtime::Handle;
@@ -27,6 +27,8 @@ pub(super) struct Recall {
     pub(super) server: Arc<Server>,
     pub(super) generation: Generation,
     pub(super) detour: bool,
+    /// When the attempt began, and when it had its lease.
+    pub(super) times: (Instant, Instant),
     limited: bool,
     tap: Option<Tap>,
     /// Where there is no tap to ask for it later.
@@ -49,9 +51,13 @@ const COUNT: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Recall {
-    /// For a lease that is about to be handed to some work, of which nothing has been sent over it; `limit` is what the server
-    /// shall give each of the work's statements.
-    pub(super) fn of<B: Backend>(lease: &Lease<B>, limit: Option<Duration>) -> Self {
+    /// For a lease that is about to be handed to some work, of which nothing has been sent over it. The attempt began and had
+    /// its lease at these `times`; `limit` is what the server shall give each of the work's statements.
+    pub(super) fn tie<B: Backend>(
+        lease: &mut Lease<B>,
+        times: (Instant, Instant),
+        limit: Option<Duration>,
+    ) -> Arc<Self> {
         let tap = B::tap(lease);
         let token = if tap.is_some() { None } else { B::cancel_token(lease) };
         let mut before = tap.as_ref().map_or(0, Tap::statements);
@@ -61,7 +67,10 @@ impl Recall {
         // The limit is a statement too, and leaves before all others.
         before += u64::from(limited);
         let (server, generation, detour) = lease.goes_to();
-        Self { server, generation, detour, limited, tap, token, before, state: AtomicU64::new(OUT) }
+        let state = AtomicU64::new(OUT);
+        let recall = Arc::new(Self { server, generation, detour, times, limited, tap, token, before, state });
+        lease.tie(&recall);
+        recall
     }
 
     /// Takes the limit of a session back, on the way back to its pool.

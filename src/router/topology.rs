@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     error::Error,
+    hedge::Patience,
     line::Line,
     stop::Stop,
     tend::{tend_detour, tend_own},
@@ -285,6 +286,7 @@ fn line<B: Backend>(
         budget: budget(alias),
         epoch: arc_swap::ArcSwapOption::empty(),
         calls: alias.calls.clone(),
+        patience: Patience::new(alias.calls.hedge_after),
         min_idle: alias.pool.min_idle,
         table: Arc::clone(&shared.table),
     })

@@ -1,14 +1,18 @@
 //! What now, after an attempt that failed? Whether a call is made again, where and when, and what its error tells in the end.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Inner,
+    beside::Beside,
     call::{Attempt, BACKOFF, BoxError, End, Failure},
     deadline::Deadline,
     error::Error,
     lease::Lease,
-    line::Line,
+    line::{Getting, Line},
     recall::Recall,
 };
 use crate::{
@@ -23,88 +27,114 @@ pub(super) struct Trail<'a, B: Backend> {
     line: &'a Line<B>,
     router: &'a Inner<B>,
     pub(super) deadline: Deadline,
+    begun: Instant,
     /// When the attempt that is made now began.
     pub(super) since: Instant,
     attempts: Vec<Attempt>,
     /// The servers that have failed, by their addresses.
     failed: Vec<usize>,
     source: Option<BoxError>,
-    /// How often the same server was tried again.
-    again: u32,
+    /// How often it has waited before an attempt.
+    waits: u32,
 }
 
 impl<'a, B: Backend> Trail<'a, B> {
     pub(super) fn begin(line: &'a Line<B>, router: &'a Inner<B>) -> Self {
         line.budget.deposit();
-        let since = clock::now();
-        let deadline = Deadline::from(since, line.calls.call_timeout).or_earlier(Deadline::current());
+        let begun = clock::now();
+        let deadline = Deadline::from(begun, line.calls.call_timeout).or_earlier(Deadline::current());
         let (attempts, failed) = (Vec::new(), Vec::new());
-        Self { line, router, deadline, since, attempts, failed, source: None, again: 0 }
+        Self { line, router, deadline, begun, since: begun, attempts, failed, source: None, waits: 0 }
     }
 
-    /// The connection for the next attempt, after one that was `lent` a connection then and `failed` so, or not in time.
+    /// The connection for the next attempt, after one that failed so, or not in time.
     ///
     /// Cancel safety: cancel safe, the call is over then.
-    pub(super) async fn next(
-        &mut self,
-        recall: &Recall,
-        lent: Instant,
-        failed: Option<BoxError>,
-    ) -> Result<Lease<B>, Error> {
-        let now = clock::now();
-        let took = now.saturating_duration_since(lent);
+    pub(super) async fn next(&mut self, recall: &Recall, failed: Option<BoxError>) -> Result<Lease<B>, Error> {
         let Some(error) = failed else {
-            recall.server.record_call(Some(Fault::Late), took);
-            self.record(recall, lent, now, (Outcome::Unknown, Cause::new("the time for the call was over")));
+            self.give_up(recall);
             return Err(self.late());
         };
+        let place = self.fail(recall, error)?;
+        self.again(place).await
+    }
+
+    /// Takes down an attempt that failed, and says where the next one may go. An error ends the call.
+    pub(super) fn fail(&mut self, recall: &Recall, error: BoxError) -> Result<Place, Error> {
         let fault = Fault::of(&*error);
-        recall.server.record_call(Some(fault), took);
         if recall.server.is_accused_by_error(&*error) {
             recall.server.doubt(recall.generation);
         }
         let outcome = recall.outcome(fault);
-        self.record(recall, lent, now, (outcome, cause_of(&*error, recall.ending())));
+        self.record(recall, fault, outcome, cause_of(&*error, recall.ending()));
         self.source = Some(error);
-        let elsewhere = match verdict(Effort::Read, fault, outcome) {
-            Verdict::GiveUp => return Err(self.end(End::Failed)),
-            Verdict::Elsewhere => true,
-            Verdict::Again => false,
-        };
-        if !self.line.budget.withdraw() {
-            return Err(self.end(End::Spent));
-        }
-        if elsewhere {
-            self.failed.push(std::sync::Arc::as_ptr(&recall.server).addr());
-        }
         if fault == Fault::StalePlan {
             self.line.forget_plans(&recall.server);
         }
-        self.since = now;
-        match tokio::time::timeout_at(self.deadline.at().into(), self.get(elsewhere)).await {
-            Ok(Ok(lease)) => Ok(lease),
-            Ok(Err(error)) => Err(self.end(End::Unserved(error))),
+        match verdict(Effort::Read, fault, outcome) {
+            Verdict::GiveUp => Err(self.end(End::Failed)),
+            Verdict::Again => Ok(Place::Same),
+            Verdict::Elsewhere => {
+                self.failed.push(address(recall));
+                Ok(Place::Next)
+            }
+        }
+    }
+
+    /// Takes down an attempt for which there is no more time.
+    pub(super) fn give_up(&mut self, recall: &Recall) {
+        self.record(recall, Fault::Late, Outcome::Unknown, Cause::new("the time for the call was over"));
+    }
+
+    /// The connection for another attempt, if the budget has one.
+    ///
+    /// Cancel safety: as for `next`.
+    pub(super) async fn again(&mut self, place: Place) -> Result<Lease<B>, Error> {
+        if !self.line.budget.withdraw() {
+            return Err(self.end(End::Spent));
+        }
+        self.since = clock::now();
+        match tokio::time::timeout_at(self.deadline.at().into(), self.get(place)).await {
+            Ok(lease) => lease.map_err(|error| self.unserved(error)),
             Err(_) => Err(self.late()),
         }
     }
 
-    /// A connection to a server that has not failed, or to one that has after a wait.
-    async fn get(&mut self, elsewhere: bool) -> Result<Lease<B>, Error> {
-        if !(elsewhere && self.line.has_beside(&self.failed)) {
-            tokio::time::sleep(BACKOFF.delay(self.again, fastrand::u64(..))).await;
-            self.again += 1;
+    /// A connection to a server that has not failed, or to one that has after a wait. The call's deadline is around this.
+    async fn get(&mut self, place: Place) -> Result<Lease<B>, Error> {
+        if place == Place::Same || !self.line.has_beside(&self.failed) {
+            tokio::time::sleep(BACKOFF.delay(self.waits, fastrand::u64(..))).await;
+            self.waits += 1;
         }
-        // The call's own deadline is around this.
-        self.line.get_beside(self.router, &self.failed, self.line.deadline()).await
+        self.line.get_beside(self.router, Beside { failed: self.failed.clone(), strictly: false }).await
     }
 
-    /// An attempt that was `lent` a connection then has come to an answer.
-    pub(super) fn answered(&self, recall: &Recall, lent: Instant) {
-        recall.server.record_call(None, clock::now().saturating_duration_since(lent));
+    /// The connection for the first attempt, on its way.
+    pub(super) fn first(&self) -> Getting<'a, B> {
+        Box::pin(self.line.get(self.router))
     }
 
-    fn record(&mut self, recall: &Recall, lent: Instant, now: Instant, (outcome, cause): (Outcome, Cause)) {
-        let (acquire, work) = (lent.saturating_duration_since(self.since), now.saturating_duration_since(lent));
+    /// The connection for an attempt beside one that is still made, if there is a server for it and the budget has one; `busy` is
+    /// what that one was lent, if it was.
+    pub(super) fn beside(&self, busy: Option<&Recall>) -> Option<Getting<'a, B>> {
+        let target = || Some(self.line.route.choose()?.candidate.server_address());
+        let busy = busy.map(address).or_else(target);
+        let failed: Vec<_> = self.failed.iter().copied().chain(busy).collect();
+        let may = self.line.has_beside(&failed) && self.line.budget.withdraw();
+        may.then(|| self.line.get_beside(self.router, Beside { failed, strictly: true }))
+    }
+
+    /// The call has its answer, by this attempt.
+    pub(super) fn answered(&self, recall: &Recall) {
+        let now = clock::now();
+        recall.server.record_call(None, now.saturating_duration_since(recall.times.1));
+        self.line.patience.answered(now.saturating_duration_since(self.begun));
+    }
+
+    fn record(&mut self, recall: &Recall, fault: Fault, outcome: Outcome, cause: Cause) {
+        let (since, lent) = recall.times;
+        let (acquire, work) = (lent.saturating_duration_since(since), clock::now().saturating_duration_since(lent));
+        recall.server.record_call(Some(fault), work);
         let (server, detour) = (recall.server.name.clone(), recall.detour);
         self.attempts.push(Attempt { server, detour, acquire, work, outcome, cause });
     }
@@ -112,6 +142,11 @@ impl<'a, B: Backend> Trail<'a, B> {
     /// What the server is to give each statement from now on, where it is told of deadlines.
     pub(super) fn limit(&self, now: Instant) -> Option<Duration> {
         self.line.calls.pass_deadline.then(|| self.deadline.left(now))
+    }
+
+    /// The call's error when no connection was given for its next attempt: of the first one, that error itself.
+    pub(super) fn unserved(&mut self, error: Error) -> Error {
+        if self.attempts.is_empty() { error } else { self.end(End::Unserved(error)) }
     }
 
     /// The call's error when its time is over.
@@ -123,4 +158,17 @@ impl<'a, B: Backend> Trail<'a, B> {
         let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
         Error::call(Failure { alias, repeatable: true, end, attempts, source: self.source.take() })
     }
+}
+
+/// Where the next attempt may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// To the server that has failed, which may do better after a moment.
+    Same,
+    /// To the next server of the plan.
+    Next,
+}
+
+fn address(recall: &Recall) -> usize {
+    Arc::as_ptr(&recall.server).addr()
 }

@@ -8,7 +8,7 @@ use std::{
 
 use pgdetour::{
     Alias, Lease, Router,
-    config::{CallSettings, Pings, PoolSettings},
+    config::{CallSettings, Hedge, Pings, PoolSettings},
     policy::Outcome,
     pool::{Bb8Postgres, DeadpoolPostgres},
     testkit::{Direction, Fault, Proxy, Server, Stop},
@@ -91,6 +91,26 @@ async fn no_read_fails_while_every_session_is_terminated_each_second() -> Tested
     load.until_at_home(20).await?;
     let report = load.end().await?;
     assert_eq!(report.failed, 0, "{report:?}");
+    assert_eq!(story.so_far("replica").await, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_hedges_reads_go_on_before_anybody_knows_that_their_replica_is_frozen() -> Tested {
+    let pair = Pair::start().await?;
+    // Nothing is found out here.
+    let pings = Pings { ping_timeout: 60_000 * MS, monitoring_ping_frequency: 60_000 * MS, ..quick() };
+    let calls = CallSettings { hedge_after: Hedge::After(50 * MS), retry_budget: 100, ..CallSettings::default() };
+    let router: Router = Router::start(pair.config().pings(pings).calls(calls).build()?).await?;
+    let (alias, mut story) = (router.alias("replica")?, Story::of(&router));
+    let mut load = Load::reading(&alias);
+    load.until_at_home(20).await?;
+    pair.replica().freeze().await?;
+    load.until_more(300).await?;
+    pair.replica().thaw().await?;
+    load.until_at_home(20).await?;
+    let report = load.end().await?;
+    assert!(report.failed == 0 && report.detoured >= 200, "{report:?}");
     assert_eq!(story.so_far("replica").await, [""; 0]);
     Ok(())
 }

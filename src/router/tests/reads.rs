@@ -12,7 +12,7 @@ use crate::{
     pool::{Backend, PoolStatus, Stream, Streams},
 };
 
-const MS: Duration = Duration::from_millis(1);
+pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// Servers that answer and have no room for a ping: nothing is found out about them.
 fn streams() -> Streams {
@@ -34,7 +34,7 @@ fn streams() -> Streams {
 pub(super) fn config(calls: CallSettings) -> ConfigBuilder {
     let url = |host: &str| format!("postgres://app@{host}/app?sslmode=disable");
     Config::builder()
-        .pool(PoolSettings { max_size: 2, detour_size: 2, ..PoolSettings::default() })
+        .pool(PoolSettings { max_size: 2, detour_size: 2, min_idle: 0, ..PoolSettings::default() })
         .calls(calls)
         .server("primary", Role::Primary, url("db1"))
         .server("replica", Role::Replica, url("db2"))
@@ -45,37 +45,37 @@ pub(super) async fn router(calls: CallSettings) -> Router<FakePool> {
     Router::start_over(streams(), config.unwrap(), |spec| Ok(FakePool::new(spec.max_size))).await.unwrap()
 }
 
-async fn replica(calls: CallSettings) -> Alias<FakePool> {
+pub(super) async fn replica(calls: CallSettings) -> Alias<FakePool> {
     router(calls).await.alias("replica").unwrap()
 }
 
 /// The pool of the alias's own server.
-fn own(alias: &Alias<FakePool>) -> PoolStatus {
+pub(super) fn own(alias: &Alias<FakePool>) -> PoolStatus {
     alias.line.route.own()[0].pool.status()
 }
 
-fn leases_out(alias: &Alias<FakePool>) -> u32 {
+pub(super) fn leases_out(alias: &Alias<FakePool>) -> u32 {
     let stops = alias.line.route.own().iter().chain(alias.line.route.failover());
     stops.map(|stop| stop.server.cell.leases().out).sum()
 }
 
 /// What a session says that was lost.
-fn lost() -> io::Error {
+pub(super) fn lost() -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
 /// Where the attempts of a call went.
 #[derive(Default)]
-struct Visits(Mutex<Vec<String>>);
+pub(super) struct Visits(Mutex<Vec<String>>);
 
 impl Visits {
-    fn note(&self, lease: &Lease<FakePool>) -> usize {
+    pub(super) fn note(&self, lease: &Lease<FakePool>) -> usize {
         let mut visits = self.0.lock().unwrap();
         visits.push(lease.server().to_string());
         visits.len()
     }
 
-    fn so_far(&self) -> Vec<String> {
+    pub(super) fn so_far(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 }
@@ -206,7 +206,11 @@ async fn a_connection_that_the_work_has_given_back_is_left_alone_by_the_deadline
 }
 
 /// Drops the read after this long; what it held is free or closed then.
-async fn dropped_after(alias: &Alias<FakePool>, time: Duration, read: impl Future<Output = Result<(), Error>>) {
+pub(super) async fn dropped_after(
+    alias: &Alias<FakePool>,
+    time: Duration,
+    read: impl Future<Output = Result<(), Error>>,
+) {
     assert!(tokio::time::timeout(time, read).await.is_err(), "it was to be dropped before it ends");
     tokio::task::yield_now().await;
     assert_eq!(leases_out(alias), 0);

@@ -1,0 +1,44 @@
+//! Where does a call go that some servers have not answered? Elsewhere first.
+
+use std::sync::Arc;
+
+use super::{
+    Inner,
+    line::{Getting, Line},
+};
+use crate::pool::{Backend, Server};
+
+/// What a call wants a connection beside of.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// The servers that have not answered it, by their addresses: they come last.
+    pub(super) failed: Vec<usize>,
+    /// They do not come at all.
+    pub(super) strictly: bool,
+}
+
+impl<B: Backend> Line<B> {
+    /// Takes a connection for a call that these servers, by their addresses, have not answered.
+    pub(super) fn get_beside<'a>(&'a self, router: &'a Inner<B>, beside: Beside) -> Getting<'a, B> {
+        Box::pin(async move {
+            let deadline = self.deadline();
+            match self.get_past(None, &beside, deadline).await {
+                Err(error) if error.is_unavailable() && self.is_retired() && !beside.strictly => {
+                    self.follow(router, deadline).await
+                }
+                result => result,
+            }
+        })
+    }
+
+    /// Closes the idle connections to one server: what they have prepared fits its tables no more.
+    pub(super) fn forget_plans(&self, server: &Arc<Server>) {
+        let stops = self.route.own().iter().chain(self.route.failover());
+        stops.filter(|stop| Arc::ptr_eq(&stop.server, server)).for_each(|stop| stop.pool.evict());
+    }
+
+    /// Whether a server of the plan is none of these.
+    pub(super) fn has_beside(&self, failed: &[usize]) -> bool {
+        self.route.plan().any(|choice| !failed.contains(&choice.candidate.server_address()))
+    }
+}

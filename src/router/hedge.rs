@@ -1,0 +1,200 @@
+//! A second attempt while the first still runs: when, and which of the two counts.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use tokio::time::{sleep, sleep_until};
+
+use super::{
+    call::BoxError,
+    error::Error,
+    lease::Lease,
+    line::Getting,
+    recall::{Recall, Tether},
+    trail::Trail,
+};
+use crate::{clock, config::Hedge, policy::Latencies, pool::Backend};
+
+/// After how long the reads of one alias are asked of a second server too.
+#[derive(Debug)]
+pub(super) struct Patience {
+    rule: Hedge,
+    latencies: Latencies,
+    answered: AtomicU64,
+    /// In microseconds; 0 while too little is known.
+    p95: AtomicU64,
+}
+
+/// How many answers come between two looks at all of them.
+const LOOK: u64 = 64;
+
+impl Patience {
+    pub(super) fn new(rule: Hedge) -> Self {
+        Self { rule, latencies: Latencies::new(), answered: AtomicU64::new(0), p95: AtomicU64::new(0) }
+    }
+
+    /// How long a read waits for its first server alone; `None` for as long as it may take.
+    pub(super) fn lasts(&self) -> Option<Duration> {
+        match self.rule {
+            Hedge::Off => None,
+            Hedge::After(after) => Some(after),
+            Hedge::P95 => Some(self.p95.load(Ordering::Relaxed)).filter(|p95| *p95 > 0).map(Duration::from_micros),
+        }
+    }
+
+    /// Learns from a read that was answered.
+    pub(super) fn answered(&self, took: Duration) {
+        match self.rule {
+            Hedge::Off | Hedge::After(_) => return,
+            Hedge::P95 => self.latencies.record(took),
+        }
+        if self.answered.fetch_add(1, Ordering::Relaxed) % LOOK == LOOK - 1 {
+            let p95 = self.latencies.quantile(0.95).map_or(0, |p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX));
+            self.p95.store(p95, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A read that is asked of a second server when the first has not answered `after` so long.
+pub(super) async fn hedged<'a, B, T, E, F>(
+    mut trail: Trail<'a, B>,
+    mut work: impl FnMut(Lease<B>) -> F + Send,
+    after: Duration,
+) -> Result<T, Error>
+where
+    B: Backend,
+    F: Future<Output = Result<T, E>> + Send,
+    E: Into<BoxError>,
+{
+    let mut over = pin!(sleep_until(trail.deadline.at().into()));
+    let mut slow = pin!(sleep(after));
+    let mut legs = vec![Leg::new(Stage::Getting(trail.first()), trail.since)];
+    loop {
+        let event = poll_fn(|cx| {
+            for (index, leg) in legs.iter_mut().enumerate() {
+                if let Poll::Ready(end) = leg.poll(cx, &trail, &mut work) {
+                    return Poll::Ready(Event::Ended(index, end));
+                }
+            }
+            if over.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Event::Late);
+            }
+            // Two are enough.
+            if legs.len() == 1 { slow.as_mut().poll(cx).map(|()| Event::Slow) } else { Poll::Pending }
+        });
+        match event.await {
+            Event::Ended(_, End::Answered(recall, answer)) => {
+                trail.answered(&recall);
+                return Ok(answer);
+            }
+            Event::Ended(index, End::Failed(recall, error)) => {
+                drop(legs.remove(index));
+                let place = trail.fail(&recall, error)?;
+                if legs.is_empty() {
+                    legs.push(Leg::working(trail.again(place).await?, &trail, &mut work));
+                }
+                slow.as_mut().reset((clock::now() + after).into());
+            }
+            Event::Ended(index, End::Unserved(error)) => {
+                drop(legs.remove(index));
+                if legs.is_empty() {
+                    return Err(trail.unserved(error));
+                }
+            }
+            Event::Slow => {
+                slow.as_mut().reset((clock::now() + after).into());
+                let beside = trail.beside(legs[0].recall.as_deref());
+                legs.extend(beside.map(|getting| Leg::new(Stage::Getting(getting), clock::now())));
+            }
+            Event::Late => {
+                legs.iter().filter_map(|leg| leg.recall.as_deref()).for_each(|recall| trail.give_up(recall));
+                return Err(trail.late());
+            }
+        }
+    }
+}
+
+enum Event<T> {
+    Ended(usize, End<T>),
+    /// The first attempt takes long.
+    Slow,
+    /// The call's time is over.
+    Late,
+}
+
+/// How one attempt ended.
+enum End<T> {
+    Answered(Arc<Recall>, T),
+    Failed(Arc<Recall>, BoxError),
+    /// It was given no connection.
+    Unserved(Error),
+}
+
+/// One attempt of a call that may have two at a time. Dropping it cancels it, wherever it is.
+struct Leg<'a, B: Backend, F> {
+    /// Before the work, so that it is dropped before it.
+    tether: Option<Tether>,
+    stage: Stage<'a, B, F>,
+    recall: Option<Arc<Recall>>,
+    since: Instant,
+}
+
+enum Stage<'a, B: Backend, F> {
+    Getting(Getting<'a, B>),
+    Working(Pin<Box<F>>),
+}
+
+impl<'a, B: Backend, F> Leg<'a, B, F> {
+    fn new(stage: Stage<'a, B, F>, since: Instant) -> Self {
+        Self { tether: None, stage, recall: None, since }
+    }
+
+    /// One that has its connection already.
+    fn working(lease: Lease<B>, trail: &Trail<'a, B>, work: &mut impl FnMut(Lease<B>) -> F) -> Self {
+        let pending = Stage::Getting(Box::pin(std::future::pending()));
+        let mut leg = Self::new(pending, trail.since);
+        leg.begin(lease, trail, work);
+        leg
+    }
+
+    fn begin(&mut self, mut lease: Lease<B>, trail: &Trail<'a, B>, work: &mut impl FnMut(Lease<B>) -> F) {
+        let now = clock::now();
+        let recall = Recall::tie(&mut lease, (self.since, now), trail.limit(now));
+        self.stage = Stage::Working(Box::pin(work(lease)));
+        self.tether = Some(Tether::new(&recall));
+        self.recall = Some(recall);
+    }
+
+    fn poll<T, E>(
+        &mut self,
+        cx: &mut Context<'_>,
+        trail: &Trail<'a, B>,
+        work: &mut impl FnMut(Lease<B>) -> F,
+    ) -> Poll<End<T>>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: Into<BoxError>,
+    {
+        if let Stage::Getting(getting) = &mut self.stage {
+            match ready!(getting.as_mut().poll(cx)) {
+                Ok(lease) => self.begin(lease, trail, work),
+                Err(error) => return Poll::Ready(End::Unserved(error)),
+            }
+        }
+        let (Stage::Working(working), Some(recall)) = (&mut self.stage, &self.recall) else { return Poll::Pending };
+        let ended = ready!(working.as_mut().poll(cx));
+        self.tether.take().into_iter().for_each(Tether::cut);
+        Poll::Ready(match ended {
+            Ok(answer) => End::Answered(Arc::clone(recall), answer),
+            Err(error) => End::Failed(Arc::clone(recall), error.into()),
+        })
+    }
+}
