@@ -1,10 +1,11 @@
-//! A web service behind the router: a page that is read with a fallback, an order that is written, and what a client is told
-//! when neither can be done now.
+//! A web service behind the router: a page that is read with a fallback, an order that is placed once however often it is sent,
+//! and what a client is told when neither can be done now.
 //!
 //! ```sh
-//! cargo run --example axum --features cache -- pgdetour.toml
+//! cargo run --features cli -- migrate pgdetour.toml
+//! cargo run --example axum --features cache,once -- pgdetour.toml
 //! curl -i localhost:8080/orders
-//! curl -i localhost:8080/orders -d 'two apples'
+//! curl -i localhost:8080/orders -H 'Idempotency-Key: 7f3a' -d 'two apples'
 //! ```
 //!
 //! With the table: `CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY, item text NOT NULL)`.
@@ -13,7 +14,7 @@ use std::{error::Error, time::Duration};
 
 use axum::{
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -51,10 +52,15 @@ async fn list(State(shop): State<Shop>) -> Result<Response, Failure> {
     Ok(([(header::AGE, age.as_secs().to_string())], orders.join("\n")).into_response())
 }
 
-/// Writes, or says at once that it cannot.
-async fn place(State(shop): State<Shop>, item: String) -> Result<Response, Failure> {
+/// Writes once for each key, or says at once that it cannot: then the same order may be sent again.
+async fn place(State(shop): State<Shop>, headers: HeaderMap, item: String) -> Result<Response, Failure> {
+    let key =
+        headers.get("idempotency-key").and_then(|key| key.to_str().ok()).filter(|key| (1..=255).contains(&key.len()));
+    let Some(key) = key else {
+        return Ok((StatusCode::BAD_REQUEST, "send an Idempotency-Key").into_response());
+    };
     let item = item.as_str();
-    let placed = shop.primary.write(|transaction| async move {
+    let placed = shop.primary.write_once(key, |transaction| async move {
         let row = transaction.query_one("INSERT INTO orders (item) VALUES ($1) RETURNING id", &[&item]).await?;
         row.try_get::<_, i64>(0)
     });

@@ -46,7 +46,15 @@ async fn list(service: &axum::Router) -> Tested<Answer> {
 }
 
 async fn order(service: &axum::Router, item: &'static str) -> Tested<Answer> {
-    ask(service, Request::post("/orders").body(Body::from(item))?).await
+    ask(service, Request::post("/orders").header("Idempotency-Key", item).body(Body::from(item))?).await
+}
+
+/// A primary and a replica, with all that the service stands on.
+async fn cluster() -> Tested<Cluster> {
+    let cluster = Cluster::start(1).await?;
+    cluster.primary().execute(TABLE).await?;
+    pgdetour::migrate(&cluster.primary().connect().await?).await?;
+    Ok(cluster)
 }
 
 async fn until(router: &Router, mode: Mode) -> Tested {
@@ -70,8 +78,7 @@ async fn until_listed(service: &axum::Router, body: &str) -> Tested {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_primary_clients_read_and_are_told_when_to_come_back_for_an_order() -> Tested {
-    let cluster = Cluster::start(1).await?;
-    cluster.primary().execute(TABLE).await?;
+    let cluster = cluster().await?;
     let pings = Pings { outage_ping_frequency: 2500 * MS, error_ping_frequency: 50 * MS, ..Pings::default() };
     let config = Config::builder()
         .pings(pings)
@@ -82,6 +89,10 @@ async fn without_a_primary_clients_read_and_are_told_when_to_come_back_for_an_or
     let service = example::service(&router)?;
     let placed = order(&service, "two apples").await?;
     assert_eq!((placed.status, placed.body.as_str()), (StatusCode::CREATED, "1"), "{placed:?}");
+    let again = order(&service, "two apples").await?;
+    assert_eq!((again.status, again.body.as_str()), (StatusCode::CREATED, "1"), "{again:?}");
+    let nameless = ask(&service, Request::post("/orders").body(Body::from("a plum"))?).await?;
+    assert_eq!(nameless.status, StatusCode::BAD_REQUEST);
     until_listed(&service, "two apples").await?;
 
     cluster.primary().kill().await?;
@@ -111,8 +122,7 @@ async fn without_a_primary_clients_read_and_are_told_when_to_come_back_for_an_or
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_full_pool_are_told_to_come_back_in_a_moment() -> Tested {
-    let cluster = Cluster::start(1).await?;
-    cluster.primary().execute(TABLE).await?;
+    let cluster = cluster().await?;
     let pool = PoolSettings { acquire_timeout: 50 * MS, ..PoolSettings::of_size(1) };
     let config = Config::builder()
         .pool(pool)
