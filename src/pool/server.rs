@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock,
     config::{AliasName, OutageErrors},
-    health::{Belief, Cell, Generation},
+    health::{Belief, Cell, Generation, Need},
     policy::{Bucket, Calls, Fault},
 };
 
@@ -168,12 +168,13 @@ impl Server {
         if previous.generation() != belief.generation() {
             self.oldest.change(|cut| cut.before = belief.generation());
         }
-        if previous.is_doubted() || previous.generation() != belief.generation() {
+        let goes_behind = belief.is_behind(Need::Reads) && !previous.is_behind(Need::Reads);
+        if previous.is_doubted() || previous.generation() != belief.generation() || goes_behind {
             self.news.notify_waiters();
         }
     }
 
-    /// Rings when the server goes down, comes back, or a doubt about it is explained. What rings after this is called is not missed.
+    /// Rings when the server goes down, comes back, goes behind the others, or a doubt about it is explained. What rings after this is called is not missed.
     pub(crate) fn news(&self) -> Notified<'_> {
         self.news.notified()
     }

@@ -19,7 +19,7 @@ use super::{
     stop::Stop,
 };
 use crate::{
-    health::{Belief, Generation},
+    health::{Belief, Generation, Need},
     plan::{Candidate, Choice},
     pool::{Backend, Server},
 };
@@ -58,6 +58,8 @@ pin_project! {
 enum End {
     /// The server has gone or come back.
     Turned,
+    /// It goes behind the others: who waits in line there may be served sooner elsewhere.
+    Behind,
     /// The deadline has passed.
     Late,
 }
@@ -114,12 +116,17 @@ where
                 if deadline.is_none() {
                     this.wait.set(Some(Wait::new(&stop.server, line.deadline())));
                 }
-                let wait = this.wait.as_mut().as_pin_mut().map_or(Poll::Pending, |wait| wait.poll(generation, cx));
+                // Who was chosen in spite of it stays.
+                let need = line.route.need();
+                let leaves = this.chosen.is_some_and(|(_, belief)| !belief.is_behind(need));
+                let (wait, leaves) = (this.wait.as_mut().as_pin_mut(), leaves.then_some(need));
+                let wait = wait.map_or(Poll::Pending, |wait| wait.poll(generation, leaves, cx));
                 let Poll::Ready((end, deadline)) = wait else { return Poll::Pending };
                 this.asked.set(None);
                 this.wait.set(None);
                 match end {
                     End::Turned => go_on(this.rest, line.get_after_turn(router, stop, deadline), cx),
+                    End::Behind => go_on(this.rest, line.get_after_all(router, deadline), cx),
                     End::Late => Poll::Ready(Err(line.late(stop))),
                 }
             }
@@ -133,14 +140,24 @@ impl<'a> Wait<'a> {
         Self { server, deadline, news, late, unanswered: Unanswered::waiting_for(server) }
     }
 
-    fn poll(self: Pin<&mut Self>, generation: Generation, cx: &mut Context<'_>) -> Poll<(End, Instant)> {
+    /// It also ends when the server goes behind for a request that `leaves` it then, with this need.
+    fn poll(
+        self: Pin<&mut Self>,
+        generation: Generation,
+        leaves: Option<Need>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(End, Instant)> {
         let mut this = self.project();
         // First the registration, then the look: news that comes in between are seen.
         while this.news.as_mut().poll(cx).is_ready() {
             this.news.set(this.server.news());
         }
-        if this.server.cell.belief().generation().is_after(generation) {
+        let belief = this.server.cell.belief();
+        if belief.generation().is_after(generation) {
             return Poll::Ready((End::Turned, *this.deadline));
+        }
+        if leaves.is_some_and(|need| belief.is_behind(need)) {
+            return Poll::Ready((End::Behind, *this.deadline));
         }
         this.late.poll(cx).map(|()| (End::Late, *this.deadline))
     }

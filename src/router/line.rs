@@ -96,6 +96,11 @@ impl<B: Backend> Line<B> {
         Box::pin(self.get_within(router, Some((stop, Refusal::went_down(&stop.server))), deadline))
     }
 
+    /// When the alias's own server has gone behind the others while the request waited for it.
+    pub(super) fn get_after_all<'a>(&'a self, router: &'a Inner<B>, deadline: Instant) -> Getting<'a, B> {
+        Box::pin(self.get_within(router, None, deadline))
+    }
+
     /// When something was seen of the alias's own server while the request waited for a connection, which is there now.
     pub(super) fn get_proven<'a>(
         &'a self,

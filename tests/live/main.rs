@@ -3,6 +3,7 @@
 #![cfg(all(feature = "deadpool", feature = "bb8", feature = "testkit"))]
 
 mod admission;
+mod breaker;
 mod harness;
 mod lifecycle;
 mod mode;

@@ -82,7 +82,7 @@ async fn one_frozen_server_process_opens_no_outage_and_holds_up_nobody_else() ->
     Ok(())
 }
 
-fn signal(name: &str, process: i32) {
+pub(crate) fn signal(name: &str, process: i32) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
     assert!(sent.expect("there is a `kill`").success(), "{process} takes a signal");
 }

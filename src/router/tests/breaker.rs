@@ -34,3 +34,16 @@ async fn with_no_connection_elsewhere_a_request_goes_to_a_server_whose_breaker_i
     let full = timeout(SOON / 100, alias.get()).await;
     assert!(full.is_err(), "now it waits: {full:?}");
 }
+
+#[tokio::test]
+async fn who_waits_in_line_at_a_server_that_goes_behind_the_others_is_served_elsewhere() {
+    let alias = replica_behind().await;
+    let server = &alias.line.route.own()[0].server;
+    let closed = Belief::new(State::Up, server.cell.belief().generation());
+    server.publish(closed);
+    let _only = alias.get().await.unwrap();
+    let waiting = waiting(alias.clone()).await;
+    server.publish(closed.behind());
+    let lease = timeout(SOON / 2, waiting).await.expect("there is room elsewhere").unwrap().unwrap();
+    assert!(lease.is_detour());
+}
