@@ -1,5 +1,8 @@
 //! What every request reads: is no doubt lost between threads, and does each request go where it may?
 
+#[path = "shared_belief/threads.rs"]
+mod threads;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -18,6 +21,48 @@ use proptest::prelude::*;
 
 /// How often each race is run.
 const RACES: usize = 20_000;
+
+#[test]
+fn a_doubt_wakes_the_monitor_once_until_it_looked() {
+    let (cell, now) = (Cell::default(), Generation::default());
+    assert!(cell.doubt(now) && !cell.doubt(now));
+    assert_eq!(cell.belief().state(), State::Suspect);
+    assert!(cell.take_doubt() && !cell.take_doubt());
+    assert!(cell.doubt(now));
+}
+
+#[test]
+fn a_doubt_from_an_older_generation_changes_nothing() {
+    let (cell, before) = (Cell::default(), Generation::default());
+    cell.publish(Belief::new(State::Up, before.next()));
+    assert!(!cell.doubt(before));
+    assert!(cell.belief().is_clear(Need::Reads));
+}
+
+#[test]
+fn a_doubt_raised_while_the_monitor_publishes_survives() {
+    let (cell, up) = (Cell::default(), Belief::new(State::Up, Generation::default()));
+    assert!(cell.doubt(Generation::default()));
+    cell.publish(up);
+    assert!(cell.belief().is_doubted());
+    assert!(cell.take_doubt());
+    cell.publish(up);
+    assert!(!cell.belief().is_doubted());
+}
+
+#[test]
+fn leases_are_counted_out_and_back() {
+    let cell = Cell::default();
+    cell.lend();
+    cell.lend();
+    cell.take_back();
+    assert_eq!(cell.leases(), Leases { out: 1, returned: 1 });
+    cell.take_back();
+    assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
+    cell.lend();
+    cell.give_up();
+    assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
+}
 
 #[test]
 fn a_doubt_that_races_with_the_monitor_is_seen_by_it() {

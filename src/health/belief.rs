@@ -1,6 +1,6 @@
 //! What everybody may know about a server at every moment: one atomic word, and the counters beside it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::atomic::{AtomicU64, Ordering};
 
 /// What we believe about a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -378,54 +378,5 @@ impl std::ops::Sub for Tally {
             refused: self.refused.wrapping_sub(earlier.refused),
             failed: self.failed.wrapping_sub(earlier.failed),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_doubt_wakes_the_monitor_once_until_it_looked() {
-        let cell = Cell::default();
-        assert!(cell.doubt(Generation(0)));
-        assert!(!cell.doubt(Generation(0)));
-        assert_eq!(cell.belief().state(), State::Suspect);
-        assert!(cell.take_doubt());
-        assert!(!cell.take_doubt());
-        assert!(cell.doubt(Generation(0)));
-    }
-
-    #[test]
-    fn a_doubt_from_an_older_generation_changes_nothing() {
-        let cell = Cell::default();
-        cell.publish(Belief::new(State::Up, Generation(3)));
-        assert!(!cell.doubt(Generation(2)));
-        assert!(cell.belief().is_clear(Need::Reads));
-    }
-
-    #[test]
-    fn a_doubt_raised_while_the_monitor_publishes_survives() {
-        let cell = Cell::default();
-        assert!(cell.doubt(Generation(0)));
-        cell.publish(Belief::new(State::Up, Generation(0)));
-        assert!(cell.belief().is_doubted());
-        assert!(cell.take_doubt());
-        cell.publish(Belief::new(State::Up, Generation(0)));
-        assert!(!cell.belief().is_doubted());
-    }
-
-    #[test]
-    fn leases_are_counted_out_and_back() {
-        let cell = Cell::default();
-        cell.lend();
-        cell.lend();
-        cell.take_back();
-        assert_eq!(cell.leases(), Leases { out: 1, returned: 1 });
-        cell.take_back();
-        assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
-        cell.lend();
-        cell.give_up();
-        assert_eq!(cell.leases(), Leases { out: 0, returned: 2 });
     }
 }

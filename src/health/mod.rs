@@ -10,6 +10,11 @@ mod signal;
 mod slow;
 mod status;
 
+/// The word that everybody reads stands on these. `tests/shared_belief` puts loom's in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 pub use self::{
     belief::{Belief, Generation, Need, State, Tally},
     bounds::Bounds,
