@@ -99,7 +99,7 @@ mod tests {
     /// The largest share of `moments` that falls into any 100 ms.
     fn crowding(mut moments: Vec<Instant>) -> f64 {
         moments.sort();
-        let within = |from: &Instant| moments.iter().filter(|at| (*from..*from + 100 * MS).contains(at)).count();
+        let within = |from: &Instant| moments.iter().filter(|at| (*from..*from + 100 * MS).contains(*at)).count();
         moments.iter().map(within).max().unwrap_or(0) as f64 / moments.len() as f64
     }
 

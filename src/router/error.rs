@@ -2,13 +2,16 @@
 
 use std::{error, fmt, io, time::Duration};
 
-use super::call::{Attempt, BoxError, End, Failure};
+use super::{
+    call::{Attempt, BoxError, End, Failure},
+    queue::Full,
+};
 use crate::{
     config::{AliasName, ConfigError},
     health::Cause,
     plan::Plan,
     policy::{Class, Outcome},
-    pool::{AcquireError, PoolStatus, Server},
+    pool::{AcquireError, Server},
 };
 
 /// Why the router could not do what was asked. It answers questions; its `Display` tells what is wrong with each server.
@@ -34,8 +37,7 @@ enum Kind {
     Overloaded {
         alias: AliasName,
         server: AliasName,
-        status: PoolStatus,
-        waited: Duration,
+        full: Full,
     },
     Call(Failure),
     #[cfg_attr(not(feature = "once"), allow(dead_code, reason = "what happens once has keys"))]
@@ -71,8 +73,8 @@ impl Error {
         Self(Box::new(Kind::Unavailable { plan, refusals }))
     }
 
-    pub(super) fn overloaded(alias: AliasName, server: &Server, status: PoolStatus, waited: Duration) -> Self {
-        Self(Box::new(Kind::Overloaded { alias, server: server.name.clone(), status, waited }))
+    pub(super) fn overloaded(alias: AliasName, server: &Server, full: Full) -> Self {
+        Self(Box::new(Kind::Overloaded { alias, server: server.name.clone(), full }))
     }
 
     pub(super) fn call(failure: Failure) -> Self {
@@ -250,13 +252,10 @@ impl fmt::Display for Error {
                 write!(f, "no server gave a connection: {plan}")?;
                 refusals.iter().try_for_each(|refusal| write!(f, "\n  tried {}: {}", refusal.server, refusal.cause))
             }
-            Kind::Overloaded { alias, server, status, waited } => write!(
-                f,
-                "{alias}: no connection to {server} came free within {} ({} of {} in use)",
-                humantime::format_duration(*waited),
-                status.size.saturating_sub(status.idle),
-                status.max_size,
-            ),
+            Kind::Overloaded { alias, server, full } => {
+                write!(f, "{alias}: ")?;
+                full.tell(server, f)
+            }
             Kind::Call(failure) => write!(f, "{failure}"),
             Kind::BadKey { alias, longest } => {
                 write!(f, "{alias}: what happens once needs a key of 1 to {longest} bytes without NUL")

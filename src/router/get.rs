@@ -15,6 +15,7 @@ use super::{
     error::Error,
     lease::Lease,
     line::{Getting, Line},
+    queue::Place,
     settle::Unanswered,
     stop::Stop,
 };
@@ -51,6 +52,7 @@ pin_project! {
         #[pin]
         late: Sleep,
         unanswered: Unanswered<&'a Server>,
+        place: Place<'a>,
     }
 }
 
@@ -114,7 +116,11 @@ where
             }
             Poll::Pending => {
                 if deadline.is_none() {
-                    this.wait.set(Some(Wait::new(&stop.server, line.deadline())));
+                    let Some(place) = line.join(stop) else {
+                        this.asked.set(None);
+                        return Poll::Ready(Err(line.crowded(stop)));
+                    };
+                    this.wait.set(Some(Wait::new(&stop.server, line.deadline(), place)));
                 }
                 // Who was chosen in spite of it stays.
                 let need = line.route.need();
@@ -135,9 +141,9 @@ where
 }
 
 impl<'a> Wait<'a> {
-    fn new(server: &'a Server, deadline: Instant) -> Self {
+    fn new(server: &'a Server, deadline: Instant, place: Place<'a>) -> Self {
         let (news, late) = (server.news(), tokio::time::sleep_until(deadline.into()));
-        Self { server, deadline, news, late, unanswered: Unanswered::waiting_for(server) }
+        Self { server, deadline, news, late, unanswered: Unanswered::waiting_for(server), place }
     }
 
     /// It also ends when the server goes behind for a request that `leaves` it then, with this need.

@@ -19,6 +19,7 @@ use super::{
     get::Get,
     hedge::Patience,
     lease::Lease,
+    queue::Place,
     settle::{Unanswered, Unproven},
     stop::Stop,
 };
@@ -38,6 +39,8 @@ pub(super) struct Line<B> {
     pub(super) chain: Chain,
     pub(super) route: Route<Stop<B>>,
     pub(super) acquire_timeout: Duration,
+    /// Requests that may wait in line for each of its pools.
+    pub(super) max_waiting: usize,
     /// How its calls are bounded, and how many of them are made again.
     pub(super) calls: CallSettings,
     pub(super) budget: Budget,
@@ -158,10 +161,8 @@ impl<B: Backend> Line<B> {
         };
         'plan: loop {
             let turns = self.turns();
-            let mut plan: Vec<_> = self.route.plan().collect();
-            let has_failed = |choice: &Choice<'_, Stop<B>>| failed.contains(&choice.candidate.server_address());
-            plan.sort_by_key(has_failed);
-            plan.retain(|choice| !(beside.strictly && has_failed(choice)));
+            let mut crowded = None;
+            let plan = self.ladder(failed, beside.strictly);
             // Where a server with an open breaker is left, it is better than to wait for long.
             let spared = |belief: Belief| belief.is_behind(self.route.need());
             let (hasty, mut full) = (plan.iter().any(|choice| spared(choice.belief)), None);
@@ -169,6 +170,11 @@ impl<B: Backend> Line<B> {
                 if tried == Some(Arc::as_ptr(&stop.pool).addr()) {
                     continue;
                 }
+                let Some(place) = self.join(stop) else {
+                    crowded.get_or_insert(stop);
+                    // Overload sends nobody on a detour.
+                    if detour { continue } else { break }
+                };
                 let (generation, first) = (belief.generation(), pin!(stop.pool.acquire()));
                 let until = if hasty && !spared(belief) { deadline.min(clock::now() + HASTE) } else { deadline };
                 let found = tokio::select! {
@@ -179,6 +185,7 @@ impl<B: Backend> Line<B> {
                         continue 'plan;
                     }
                 };
+                drop(place);
                 match found {
                     Ok(connection) => {
                         if detour {
@@ -191,8 +198,27 @@ impl<B: Backend> Line<B> {
                     Err(Miss::Refused(refusal)) => refusals.push(refusal),
                 }
             }
-            return Err(full.map_or_else(|| self.nowhere(refusals), |stop| self.late(stop)));
+            return Err(match (crowded, full) {
+                (None, None) => self.nowhere(refusals),
+                (_, Some(stop)) => self.late(stop),
+                (Some(stop), None) => self.crowded(stop),
+            });
         }
+    }
+
+    /// The plan for a call that has failed on some servers: those come last, or not at all. A detour that is full comes after those
+    /// that are not, and is waited for where there is nothing better.
+    fn ladder(&self, failed: &[usize], strictly: bool) -> Vec<Choice<'_, Stop<B>>> {
+        let mut plan: Vec<_> = self.route.plan().collect();
+        let has_failed = |choice: &Choice<'_, Stop<B>>| failed.contains(&choice.candidate.server_address());
+        plan.sort_by_cached_key(|choice| (has_failed(choice), choice.detour && choice.candidate.is_full()));
+        plan.retain(|choice| !(strictly && has_failed(choice)));
+        plan
+    }
+
+    /// A place in line for the connections of one pool, unless too many wait there.
+    pub(super) fn join<'a>(&self, stop: &'a Stop<B>) -> Option<Place<'a>> {
+        stop.queue.join(self.max_waiting, || stop.pool.status())
     }
 
     /// How often the alias's own servers have gone and come back so far, wrapping.
@@ -292,7 +318,13 @@ impl<B: Backend> Line<B> {
 
     fn overloaded(&self, stop: &Stop<B>) -> Error {
         self.count(|server| server.cell.count_refused());
-        Error::overloaded(self.name.clone(), &stop.server, stop.pool.status(), self.acquire_timeout)
+        Error::overloaded(self.name.clone(), &stop.server, stop.full(Some(self.acquire_timeout)))
+    }
+
+    /// Why a request does not even wait for this server.
+    pub(super) fn crowded(&self, stop: &Stop<B>) -> Error {
+        self.count(|server| server.cell.count_refused());
+        Error::overloaded(self.name.clone(), &stop.server, stop.full(None))
     }
 
     /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
@@ -368,12 +400,18 @@ mod tests {
 
     /// The line of a replica that the primary stands in for, with room for one request each.
     fn line() -> Arc<Line<FakePool>> {
-        let config = Config::builder().server("primary", Role::Primary, "postgres://app@db1/app").server(
-            "replica",
-            Role::Replica,
-            "postgres://app@db2/app",
-        );
-        let config = config.build().unwrap();
+        line_past(&[], 1000)
+    }
+
+    /// The same with other stand-ins before the primary, and so many that may wait.
+    fn line_past(others: &[&str], max_waiting: usize) -> Arc<Line<FakePool>> {
+        let url = "postgres://app@db/app";
+        let mut config = Config::builder().server("primary", Role::Primary, url).server("replica", Role::Replica, url);
+        for other in others {
+            config = config.server(other, Role::Replica, url).failover(other, [""; 0]);
+        }
+        let failover = others.iter().copied().chain(["primary"]);
+        let config = config.failover("replica", failover).build().unwrap();
         let alias = config.alias("replica").unwrap();
         let chain = Chain::of(&config, alias);
         let stop = |name: &AliasName| {
@@ -390,6 +428,7 @@ mod tests {
             budget: Budget::new(alias.calls.retry_budget, 0),
             epoch: ArcSwapOption::empty(),
             patience: Patience::new(alias.calls.hedge_after),
+            max_waiting,
             min_idle: 0,
             table: Arc::default(),
         })
@@ -507,5 +546,70 @@ mod tests {
         line.route.own()[0].server.lose(Generation::default());
         let lease = line.get_from(None, clock::now() + 60 * SOON).await.unwrap();
         assert!(!lease.is_detour());
+    }
+
+    async fn get(line: &Arc<Line<FakePool>>) -> Result<Lease<FakePool>, Error> {
+        line.get_from(None, line.deadline()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_detour_gives_way_to_the_next_and_is_waited_for_when_all_are_full() {
+        let line = line_past(&["spare", "other"], 1000);
+        publish(&line, State::Down, 1);
+        let leases = [get(&line).await.unwrap(), get(&line).await.unwrap(), get(&line).await.unwrap()];
+        let servers = leases.each_ref().map(|lease| lease.server().to_string());
+        assert_eq!(servers, ["spare", "other", "primary"]);
+        let waiting = tokio::spawn({
+            let line = Arc::clone(&line);
+            async move { get(&line).await.map(|lease| lease.server().to_string()) }
+        });
+        quiet().await;
+        assert!(!waiting.is_finished());
+        drop(leases);
+        assert_eq!(waiting.await.unwrap().unwrap(), "spare");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_for_full_detours_ends_in_an_overload_that_tells_how_many_wait() {
+        let line = line_past(&["spare"], 1000);
+        publish(&line, State::Down, 1);
+        let _all = [get(&line).await.unwrap(), get(&line).await.unwrap()];
+        let other = tokio::spawn({
+            let line = Arc::clone(&line);
+            async move { line.get_from(None, clock::now() + 100 * SOON).await.map(drop) }
+        });
+        quiet().await;
+        let begun = clock::now();
+        let error = get(&line).await.unwrap_err();
+        assert!(error.is_overloaded() && clock::now() - begun >= 60 * SOON);
+        let told = "replica: no connection to spare came free within 1m (1 of 1 in use, 1 waiting)";
+        assert_eq!(error.to_string(), told);
+        other.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_too_many_wait_a_request_fails_at_once_and_takes_no_detour() {
+        for (max_waiting, told) in [(0, "0 waiting"), (1, "1 waiting")] {
+            let line = line_past(&[], max_waiting);
+            let held = get(&line).await.unwrap();
+            let waiting = tokio::spawn({
+                let line = Arc::clone(&line);
+                async move {
+                    match max_waiting {
+                        0 => None,
+                        _ => Some(get(&line).await.unwrap()),
+                    }
+                }
+            });
+            quiet().await;
+            let begun = clock::now();
+            let error = get(&line).await.unwrap_err();
+            assert!(error.is_overloaded() && clock::now() == begun, "{error}");
+            assert!(error.to_string().contains("too many wait for a connection to replica already"), "{error}");
+            assert!(error.to_string().contains(told), "{error}");
+            drop(held);
+            drop(waiting.await.unwrap());
+            assert!(!get(&line).await.unwrap().is_detour(), "there is room again");
+        }
     }
 }

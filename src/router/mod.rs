@@ -18,6 +18,7 @@ mod lease;
 mod line;
 #[cfg(feature = "once")]
 mod once;
+mod queue;
 mod read;
 mod recall;
 mod settle;

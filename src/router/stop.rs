@@ -1,19 +1,26 @@
 //! One place on a route.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use crate::{health::Belief, plan::Candidate, pool::Server};
+use super::queue::{Full, Queue};
+use crate::{
+    health::Belief,
+    plan::Candidate,
+    pool::{Backend, Server},
+};
 
 /// One place on a route: a server, and the pool that this route uses there.
 #[derive(Debug)]
 pub(super) struct Stop<B> {
     pub(super) server: Arc<Server>,
     pub(super) pool: Arc<B>,
+    /// Who waits for it.
+    pub(super) queue: Arc<Queue>,
 }
 
 impl<B> Stop<B> {
     pub(super) fn new(server: &Arc<Server>, pool: &Arc<B>) -> Self {
-        Self { server: Arc::clone(server), pool: Arc::clone(pool) }
+        Self { server: Arc::clone(server), pool: Arc::clone(pool), queue: Arc::default() }
     }
 
     /// By what one call tells servers apart.
@@ -24,7 +31,18 @@ impl<B> Stop<B> {
 
 impl<B> Clone for Stop<B> {
     fn clone(&self) -> Self {
-        Self::new(&self.server, &self.pool)
+        Self { queue: Arc::clone(&self.queue), ..Self::new(&self.server, &self.pool) }
+    }
+}
+
+impl<B: Backend> Stop<B> {
+    /// Whether a request would have to wait until a connection comes back.
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.is_past(self.pool.status())
+    }
+
+    pub(super) fn full(&self, waited: Option<Duration>) -> Full {
+        Full { status: self.pool.status(), waiting: self.queue.waiting(), waited }
     }
 }
 

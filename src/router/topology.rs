@@ -283,6 +283,7 @@ fn line<B: Backend>(
         route: Route::new(chain.need, own.collect(), failover.collect::<Result<_, Error>>()?, balance),
         chain,
         acquire_timeout: alias.pool.acquire_timeout,
+        max_waiting: alias.pool.max_waiting,
         budget: budget(alias),
         epoch: arc_swap::ArcSwapOption::empty(),
         calls: alias.calls.clone(),

@@ -1,0 +1,104 @@
+//! Who waits in line for a connection of one pool? Each alias counts its own requests, and only those that have to wait.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
+use crate::pool::PoolStatus;
+
+/// The requests of one alias that wait for one pool.
+#[derive(Debug, Default)]
+pub(super) struct Queue(AtomicUsize);
+
+/// A place in line; dropping it leaves the line.
+#[derive(Debug)]
+pub(super) struct Place<'a>(&'a Queue);
+
+impl Queue {
+    /// Takes a place, unless more than `limit` wait already beyond those whom the pool has room for.
+    pub(super) fn join(&self, limit: usize, status: impl FnOnce() -> PoolStatus) -> Option<Place<'_>> {
+        let place = Place(self);
+        let waiting = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        // Most often that is all there is to know: the pool is not asked.
+        (waiting <= limit || waiting - limit <= room(status())).then_some(place)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more would have to wait for a connection that is lent: neither is one idle nor can one be made that nobody waits
+    /// for yet. A pool that does not say how large it is has room.
+    pub(super) fn is_past(&self, status: PoolStatus) -> bool {
+        status.max_size > 0 && self.waiting() >= room(status)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many connections a pool can give without one coming back.
+fn room(status: PoolStatus) -> usize {
+    status.max_size.saturating_sub(status.size) + status.idle
+}
+
+/// A pool that had no room for a request.
+#[derive(Debug)]
+pub(super) struct Full {
+    pub(super) status: PoolStatus,
+    /// How many others wait for it.
+    pub(super) waiting: usize,
+    /// How long the request has waited; `None` if too many did already.
+    pub(super) waited: Option<Duration>,
+}
+
+impl Full {
+    /// What is wrong with the pool to this server.
+    pub(super) fn tell(&self, server: &impl fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.waited {
+            Some(waited) => {
+                write!(f, "no connection to {server} came free within {}", humantime::format_duration(waited))?;
+            }
+            None => write!(f, "too many wait for a connection to {server} already")?,
+        }
+        let PoolStatus { max_size, size, idle } = self.status;
+        write!(f, " ({} of {max_size} in use, {} waiting)", size.saturating_sub(idle), self.waiting)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: PoolStatus = PoolStatus { max_size: 4, size: 4, idle: 0 };
+
+    #[test]
+    fn no_more_wait_than_the_limit_beyond_those_for_whom_there_is_room() {
+        for (status, limit, fit) in [
+            (FULL, 0, 0),
+            (FULL, 3, 3),
+            (PoolStatus { size: 1, ..FULL }, 0, 3),
+            (PoolStatus { size: 1, idle: 1, ..FULL }, 2, 6),
+        ] {
+            let queue = Queue::default();
+            let places: Vec<_> = std::iter::from_fn(|| queue.join(limit, || status)).take(100).collect();
+            assert_eq!((places.len(), queue.waiting()), (fit, fit), "{status:?} {limit}");
+            drop(places);
+            assert_eq!(queue.waiting(), 0);
+        }
+    }
+
+    #[test]
+    fn a_pool_is_past_its_room_when_those_who_wait_will_take_it() {
+        let (queue, two_more) = (Queue::default(), PoolStatus { size: 2, ..FULL });
+        assert!(queue.is_past(FULL) && !queue.is_past(two_more) && !queue.is_past(PoolStatus::default()));
+        let _waiting = [queue.join(9, || two_more), queue.join(9, || two_more)];
+        assert!(queue.is_past(two_more));
+    }
+}
