@@ -123,6 +123,21 @@ async fn select<S: Readable>(source: &S, tasks: usize, times: usize) -> Duration
     .await
 }
 
+/// The same by `Alias::read`.
+async fn read_over(alias: &Alias<DeadpoolPostgres>, tasks: usize, times: usize) -> Duration {
+    in_tasks(alias, tasks, move |alias, task| async move {
+        for turn in 0..times {
+            let id = ((task * 7919 + turn * 31) % ROWS as usize) as i32;
+            let work = |client: pgdetour::Lease| async move {
+                read(&client, id).await;
+                Ok::<_, tokio_postgres::Error>(())
+            };
+            alias.read(work).await.expect("the server is up");
+        }
+    })
+    .await
+}
+
 async fn in_tasks<S, F>(source: &S, tasks: usize, work: impl Fn(S, usize) -> F) -> Duration
 where
     S: Source,
@@ -183,6 +198,18 @@ async fn reading<A: Readable, B: Readable>(tasks: usize, bare: &A, alias: &B) ->
     }
 }
 
+async fn calling(tasks: usize, bare: &deadpool_postgres::Pool, alias: &Alias<DeadpoolPostgres>) -> Row {
+    progress(format_args!("Alias::read, {tasks} tasks"));
+    Row {
+        measure: format!("`Alias::read` over `Pool::get` + query, healthy, {}", tasks_of(tasks)),
+        unit: Unit::Ratio,
+        judged: Judged::MedianAtMost,
+        must: 1.05,
+        aim: 1.01,
+        spread: in_turns(|times| select(bare, tasks, times), |times| read_over(alias, tasks, times)).await,
+    }
+}
+
 fn tasks_of(count: usize) -> String {
     if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
 }
@@ -234,6 +261,7 @@ async fn measure() -> Fallible<()> {
     for tasks in [1, 8, 32] {
         reads.push(reading(tasks, &bare, &alias).await);
     }
+    reads.push(calling(8, &bare, &alias).await);
     router.shutdown().await;
     bare.close();
 

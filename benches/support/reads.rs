@@ -41,7 +41,20 @@ pub(crate) struct Reads {
 }
 
 impl Reads {
+    /// Each tried twice by its caller.
     pub(crate) fn start(alias: Alias<DeadpoolPostgres>) -> Self {
+        Self::of(alias, read)
+    }
+
+    /// Each an `Alias::read` that its caller does not try again.
+    pub(crate) fn calling(alias: Alias<DeadpoolPostgres>) -> Self {
+        Self::of(alias, call)
+    }
+
+    fn of<F>(alias: Alias<DeadpoolPostgres>, read: fn(Alias<DeadpoolPostgres>) -> F) -> Self
+    where
+        F: Future<Output = Read> + Send + 'static,
+    {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let (mut ticks, mut running, mut reads) = (interval(PACE), JoinSet::new(), Vec::new());
@@ -80,6 +93,20 @@ pub(crate) async fn read(alias: Alias<DeadpoolPostgres>) -> Read {
             Err(error) => errors.push(format!("after {:?}: {error}", begun.elapsed())),
         }
     }
+    Read { begun, ended: now(), detour, errors }
+}
+
+/// One read by the router's own means.
+async fn call(alias: Alias<DeadpoolPostgres>) -> Read {
+    let begun = now();
+    let answer = alias.read(|client| async move {
+        client.query_one("SELECT 1", &[]).await?;
+        Ok::<_, tokio_postgres::Error>(client.is_detour())
+    });
+    let (detour, errors) = match answer.await {
+        Ok(detour) => (detour, Vec::new()),
+        Err(error) => (false, vec![format!("after {:?}: {error}", begun.elapsed())]),
+    };
     Read { begun, ended: now(), detour, errors }
 }
 

@@ -1,0 +1,207 @@
+//! What becomes of `Alias::read` in a fault? Real servers are killed, stopped, frozen and cut off under a load of 200 reads a second,
+//! none of which its caller tries again.
+//!
+//! `cargo bench --bench reads --all-features -- hedge 5` runs one part, so many times over.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use pgdetour::{
+    Alias, Config, Router,
+    config::{CallSettings, Hedge, Pings, PoolSettings, Role},
+    pool::DeadpoolPostgres,
+    testkit::{Cluster, Direction, Fault, Proxy, Stop},
+};
+use tokio::time::sleep;
+
+use support::{
+    Fallible, Judged, Row, Spread, Unit,
+    lines::Lines,
+    now, progress,
+    reads::{Read, Reads},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+/// A primary, and a replica behind a proxy, with a router over them.
+struct Pair {
+    cluster: Cluster,
+    proxy: Proxy,
+    router: Router,
+    replica: Alias<DeadpoolPostgres>,
+}
+
+impl Pair {
+    async fn start(pings: Pings, calls: CallSettings) -> Fallible<Self> {
+        let cluster = Cluster::start(1).await?;
+        let server = cluster.replica(0);
+        let proxy = Proxy::start((server.host(), server.port())).await?;
+        let builder = Config::builder().pings(pings).calls(calls).pool(PoolSettings::of_size(16));
+        let builder = builder.server("primary", Role::Primary, cluster.primary().url());
+        let way = server.url_at("127.0.0.1", proxy.addr().port());
+        let router = Router::start(builder.server("replica", Role::Replica, way).build()?).await?;
+        let replica = router.alias("replica")?;
+        Ok(Self { cluster, proxy, router, replica })
+    }
+
+    async fn strike(&self, fault: Trouble) -> Fallible<()> {
+        let server = self.cluster.replica(0);
+        match fault {
+            Trouble::Kill => server.kill().await?,
+            Trouble::Stop(how) => server.stop(how).await?,
+            Trouble::Freeze => server.freeze().await?,
+            Trouble::BlackHole => self.proxy.set(Fault::BlackHole { direction: Direction::Both }).await?,
+            Trouble::Terminate => drop(server.terminate_backends().await?),
+        }
+        Ok(())
+    }
+
+    async fn heal(&self, fault: Trouble) -> Fallible<()> {
+        let server = self.cluster.replica(0);
+        match fault {
+            Trouble::Kill | Trouble::Stop(_) => server.start().await?,
+            Trouble::Freeze => server.thaw().await?,
+            Trouble::BlackHole => self.proxy.set(Fault::None).await?,
+            Trouble::Terminate => {}
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Trouble {
+    Kill,
+    Stop(Stop),
+    Freeze,
+    BlackHole,
+    Terminate,
+}
+
+/// Pings a second apart in an outage, and a verdict on silence after half a second.
+fn pings() -> Pings {
+    Pings { outage_ping_frequency: SECOND, ping_timeout: SECOND / 2, slow_after: 200 * MS, ..Pings::default() }
+}
+
+/// Reads before, during and after a fault that lasts so long; when it began and when it ended.
+async fn in_trouble(pair: &Pair, trouble: Trouble, lasting: Duration) -> Fallible<(Vec<Read>, Instant, Instant)> {
+    let reads = Reads::calling(pair.replica.clone());
+    sleep(SECOND).await;
+    let begun = now();
+    pair.strike(trouble).await?;
+    while begun.elapsed() < lasting {
+        sleep(SECOND.min(lasting - begun.elapsed())).await;
+        if trouble == Trouble::Terminate {
+            pair.strike(trouble).await?;
+        }
+    }
+    pair.heal(trouble).await?;
+    let healed = now();
+    sleep(3 * SECOND).await;
+    Ok((reads.stop().await?, begun, healed))
+}
+
+/// Every fault in turn.
+async fn faults(lines: &mut Lines, repeats: usize) -> Fallible<Vec<Row>> {
+    let troubles = [
+        ("killed", Trouble::Kill, SECOND),
+        ("stopped fast", Trouble::Stop(Stop::Fast), SECOND),
+        ("stopped at once", Trouble::Stop(Stop::Immediate), SECOND),
+        ("frozen for 5 s", Trouble::Freeze, 5 * SECOND),
+        ("in a black hole for 10 s", Trouble::BlackHole, 10 * SECOND),
+        ("terminated every second for 5 s", Trouble::Terminate, 5 * SECOND),
+    ];
+    let (mut rows, mut back) = (Vec::new(), Spread::default());
+    for (what, trouble, lasting) in troubles {
+        let mut failed = Spread::default();
+        for number in 1..=repeats {
+            let pair = Pair::start(pings(), CallSettings::default()).await?;
+            lines.drain();
+            let (reads, begun, healed) = in_trouble(&pair, trouble, lasting).await?;
+            failed.add(complain(&reads) as f64);
+            let last = reads.iter().filter(|read| read.detour).map(|read| read.ended).max().unwrap_or(begun);
+            if trouble == Trouble::BlackHole {
+                let closed = lines.next("outage_closed").await?;
+                back.add_seconds(last.saturating_duration_since(closed));
+            }
+            let longest = reads.iter().map(|read| read.ended - read.begun).max().unwrap_or_default();
+            let home = last.saturating_duration_since(healed);
+            progress(format_args!(
+                "  {what} {number}/{repeats}: {} reads, longest {longest:.1?}, home after {home:.1?}",
+                reads.len()
+            ));
+            pair.router.shutdown().await;
+        }
+        let measure = format!("`Alias::read` at 200/s, replica {what}: failed reads");
+        rows.push(worst(&measure, Unit::Count, 0.0, 0.0, failed));
+    }
+    let measure = "black hole healed: from the outage's end to the last read that another server answered";
+    rows.push(worst(measure, Unit::Seconds, 2.0, 0.5, back));
+    Ok(rows)
+}
+
+/// A freeze, with hedges for whoever needs one.
+async fn hedge(repeats: usize) -> Fallible<Vec<Row>> {
+    let mut slow = Spread::default();
+    for number in 1..=repeats {
+        let calls = CallSettings { hedge_after: Hedge::After(50 * MS), retry_budget: 100, ..CallSettings::default() };
+        let pair = Pair::start(pings(), calls).await?;
+        let (reads, begun, healed) = in_trouble(&pair, Trouble::Freeze, 5 * SECOND).await?;
+        complain(&reads);
+        let meanwhile = reads.iter().filter(|read| (begun..healed).contains(&read.begun));
+        let mut took: Vec<Duration> = meanwhile.map(|read| read.ended - read.begun).collect();
+        took.sort_unstable();
+        let p99 = took[(took.len() * 99).div_ceil(100) - 1];
+        progress(format_args!(
+            "  {number}/{repeats}: {} reads, p50 {:.1?}, p99 {p99:.1?}",
+            took.len(),
+            took[took.len() / 2]
+        ));
+        slow.add_seconds(p99);
+        pair.router.shutdown().await;
+    }
+    let measure = "replica frozen for 5 s, `hedge_after` 50 ms: p99 of reads during the fault";
+    Ok(vec![worst(measure, Unit::Seconds, 0.12, 0.07, slow)])
+}
+
+/// Shows each failed read; how many there were.
+fn complain(reads: &[Read]) -> usize {
+    let failed = reads.iter().filter(|read| !read.errors.is_empty());
+    failed.inspect(|read| progress(format_args!("  a read failed: {:#?}", read.errors))).count()
+}
+
+fn worst(measure: &str, unit: Unit, must: f64, aim: f64, spread: Spread) -> Row {
+    Row { measure: measure.to_owned(), unit, judged: Judged::WorstAtMost, must, aim, spread }
+}
+
+async fn measure() -> Fallible<Vec<Row>> {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let repeats = arguments.iter().find_map(|argument| argument.parse().ok());
+    let is_named = |part: &str| {
+        let mut named = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).peekable();
+        named.peek().is_none() || named.any(|name| name == part)
+    };
+    let (mut lines, mut rows) = (Lines::listen(), Vec::new());
+    if is_named("faults") {
+        progress("faults");
+        rows.extend(faults(&mut lines, repeats.unwrap_or(3)).await?);
+    }
+    if is_named("hedge") {
+        progress("hedge");
+        rows.extend(hedge(repeats.unwrap_or(5)).await?);
+    }
+    let cluster = Cluster::start(0).await?;
+    support::print(&rows, &support::version(cluster.primary()).await?);
+    Ok(rows)
+}
+
+fn main() -> Fallible<()> {
+    if !support::is_wanted() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let rows = runtime.block_on(async { tokio::spawn(measure()).await })??;
+    let broken: Vec<_> = rows.iter().filter(|row| row.is_broken()).map(|row| row.measure.as_str()).collect();
+    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ").into()) }
+}
