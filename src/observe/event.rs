@@ -66,6 +66,22 @@ pub enum EventKind {
         /// Why.
         cause: Cause,
     },
+    /// It is slow, so that fewer of the requests for which it stands in go there at once.
+    DetourNarrowed {
+        /// The alias whose requests those are.
+        of: AliasName,
+        /// Connections that may be used for them to begin with; it may become fewer.
+        usable: usize,
+        /// Connections for them otherwise.
+        size: usize,
+        /// How long a round trip took.
+        latency: Duration,
+    },
+    /// All connections for them may be used again, or are needed no more.
+    DetourWidened {
+        /// The alias whose requests those are.
+        of: AliasName,
+    },
     /// It admits new connections again.
     AdmissionResumed,
     /// Pings say nothing about its health: their login is refused, or connections ran out.
@@ -116,6 +132,8 @@ impl EventKind {
             Self::BreakerClosed { .. } => "breaker_closed",
             Self::AdmissionStopped { .. } => "admission_stopped",
             Self::AdmissionResumed => "admission_resumed",
+            Self::DetourNarrowed { .. } => "detour_narrowed",
+            Self::DetourWidened { .. } => "detour_widened",
             Self::PingInconclusive { .. } => "ping_inconclusive",
             Self::RoleChanged { .. } => "role_changed",
             Self::StandingChanged { .. } => "standing_changed",

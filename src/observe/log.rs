@@ -42,6 +42,13 @@ pub(super) fn record(event: &Event) {
         EventKind::AdmissionResumed => {
             tracing::info!(target: "pgdetour", event = name, alias, server, pid, "new connections admitted again");
         }
+        EventKind::DetourNarrowed { of, usable, size, latency } => tracing::warn!(
+            target: "pgdetour", event = name, alias, server, of = of.as_str(), usable, size,
+            latency_s = latency.as_secs_f64(), pid, "slow: the detour is narrowed"
+        ),
+        EventKind::DetourWidened { of } => {
+            tracing::info!(target: "pgdetour", event = name, alias, server, of = of.as_str(), pid, "the detour is wide again");
+        }
         EventKind::PingInconclusive { cause } => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "ping tells nothing of the server's health");
         }

@@ -54,7 +54,14 @@ impl Chain {
             let entry = table.get(name)?;
             let reason = Reason::of(entry, need, now);
             let next_ping = entry.known.next_ping.saturating_duration_since(now);
-            Some(Step { alias: name.clone(), address: entry.known.address.clone(), detour, reason, next_ping })
+            Some(Step {
+                alias: name.clone(),
+                address: entry.known.address.clone(),
+                detour,
+                reason,
+                next_ping,
+                narrowed: None,
+            })
         });
         let read_only = self.need == Need::Writes && table.is_read_only(&self.own);
         let mut steps: Vec<_> = steps.collect();

@@ -38,6 +38,19 @@ pub struct Step {
     pub reason: Reason,
     /// How long until the server is pinged next. Zero: it is being pinged.
     pub next_ping: Duration,
+    /// How much of the detour may be used, where that is less than all of it.
+    pub narrowed: Option<Narrowed>,
+}
+
+/// A detour of which less than all is used, since its target is slow: `detour_latency_limit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Narrowed {
+    /// Connections that may be used now.
+    pub usable: usize,
+    /// Connections it would have otherwise: `detour_size`.
+    pub size: usize,
+    /// How long a round trip took when that was last looked at.
+    pub latency: Duration,
 }
 
 /// What decides about one server of a plan.
@@ -139,7 +152,9 @@ impl fmt::Display for Plan {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.alias, self.address, self.reason)
+        write!(f, "{} ({}): {}", self.alias, self.address, self.reason)?;
+        let Some(Narrowed { usable, size, latency }) = self.narrowed else { return Ok(()) };
+        write!(f, "; slow, so {usable} of {size} connections are used: a round trip took {}", rounded(latency))
     }
 }
 

@@ -7,7 +7,7 @@ mod route;
 mod table;
 
 pub use self::{
-    explain::{Plan, Reason, Step},
+    explain::{Narrowed, Plan, Reason, Step},
     mode::Mode,
     table::{Entry, Known, Standing, Table},
 };

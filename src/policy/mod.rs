@@ -15,6 +15,7 @@ mod latency;
 mod outcome;
 mod ramp;
 mod retry;
+mod squeeze;
 
 /// What is shared without a lock stands on these. `tests/policy` puts loom's in their place.
 mod atomic {
@@ -32,4 +33,4 @@ pub use self::{
     outcome::Outcome,
     retry::{Effort, Verdict, verdict},
 };
-pub(crate) use self::{bucket::Bucket, ramp::Ramp};
+pub(crate) use self::{bucket::Bucket, ramp::Ramp, squeeze::Squeeze};

@@ -8,6 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +27,8 @@ pub(super) struct FakePool {
 struct Shelf {
     idle: Mutex<VecDeque<u32>>,
     made: AtomicU32,
+    /// How long it takes to answer, in milliseconds.
+    latency: AtomicU32,
 }
 
 /// A connection of it, with the number under which it was made.
@@ -43,6 +46,13 @@ pub(super) struct FakeConnection {
 impl FakePool {
     pub(super) fn new(max_size: usize) -> Self {
         Self { max_size, places: Arc::new(Semaphore::new(max_size)), shelf: Arc::default() }
+    }
+}
+
+impl FakePool {
+    /// From now on each answer takes so long.
+    pub(super) fn answers_after(&self, latency: Duration) {
+        self.shelf.latency.store(u32::try_from(latency.as_millis()).unwrap(), Ordering::Relaxed);
     }
 }
 
@@ -67,9 +77,13 @@ impl Backend for FakePool {
         Ok(FakeConnection { number, condition, resets: true, shelf, _place: place })
     }
 
-    async fn verify(_: &FakeConnection) -> Result<(), AcquireError> {
+    async fn verify(connection: &FakeConnection) -> Result<(), AcquireError> {
         // A round trip takes a moment, in which things happen.
         tokio::task::yield_now().await;
+        let latency = connection.shelf.as_ref().map_or(0, |shelf| shelf.latency.load(Ordering::Relaxed));
+        if latency > 0 {
+            tokio::time::sleep(Duration::from_millis(latency.into())).await;
+        }
         Ok(())
     }
 

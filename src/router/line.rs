@@ -341,7 +341,12 @@ impl<B: Backend> Line<B> {
 
     /// Where a request would go now, and why.
     pub(super) fn explain(&self) -> Plan {
-        self.chain.explain(self.name.clone(), &self.table.load(), clock::now())
+        let mut plan = self.chain.explain(self.name.clone(), &self.table.load(), clock::now());
+        for step in plan.steps.iter_mut().filter(|step| step.detour) {
+            let stop = self.route.failover().iter().find(|stop| stop.server.name == step.alias);
+            step.narrowed = stop.and_then(Stop::narrowed);
+        }
+        plan
     }
 
     /// Whether a reload has put another line in this one's place.

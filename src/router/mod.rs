@@ -16,6 +16,7 @@ mod hedge;
 mod last_good;
 mod lease;
 mod line;
+mod narrow;
 #[cfg(feature = "once")]
 mod once;
 mod queue;

@@ -1,11 +1,17 @@
 //! One place on a route.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
-use super::queue::{Full, Queue};
+use super::{
+    narrow::Width,
+    queue::{Full, Queue},
+};
 use crate::{
     health::Belief,
-    plan::Candidate,
+    plan::{Candidate, Narrowed},
     pool::{Backend, Server},
 };
 
@@ -16,11 +22,13 @@ pub(super) struct Stop<B> {
     pub(super) pool: Arc<B>,
     /// Who waits for it.
     pub(super) queue: Arc<Queue>,
+    /// How much of it may be used.
+    pub(super) width: Arc<Width>,
 }
 
 impl<B> Stop<B> {
     pub(super) fn new(server: &Arc<Server>, pool: &Arc<B>) -> Self {
-        Self { server: Arc::clone(server), pool: Arc::clone(pool), queue: Arc::default() }
+        Self { server: Arc::clone(server), pool: Arc::clone(pool), queue: Arc::default(), width: Arc::default() }
     }
 
     /// By what one call tells servers apart.
@@ -31,7 +39,8 @@ impl<B> Stop<B> {
 
 impl<B> Clone for Stop<B> {
     fn clone(&self) -> Self {
-        Self { queue: Arc::clone(&self.queue), ..Self::new(&self.server, &self.pool) }
+        let (queue, width) = (Arc::clone(&self.queue), Arc::clone(&self.width));
+        Self { queue, width, ..Self::new(&self.server, &self.pool) }
     }
 }
 
@@ -39,6 +48,11 @@ impl<B: Backend> Stop<B> {
     /// Whether a request would have to wait until a connection comes back.
     pub(super) fn is_full(&self) -> bool {
         self.queue.is_past(self.pool.status())
+    }
+
+    /// How narrow the way there is now.
+    pub(super) fn narrowed(&self) -> Option<Narrowed> {
+        *self.width.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn full(&self, waited: Option<Duration>) -> Full {

@@ -18,6 +18,7 @@ use super::{
     error::Error,
     hedge::Patience,
     line::Line,
+    narrow::Strait,
     stop::Stop,
     tend::{tend_detour, tend_own},
 };
@@ -134,7 +135,9 @@ impl<B: Backend> Topology<B> {
         let servers = own.iter().map(|stop| Arc::clone(&stop.server)).collect();
         // Nothing fails from here on, so no task is left behind.
         let tenders = own.into_iter().map(tend_own).map(|tender| tokio::spawn(tender).abort_handle());
-        let tenders = tenders.chain(lines.values().flat_map(|line| tend_detours(line))).collect();
+        let tenders = tenders.chain(lines.values().flat_map(|line| tend_detours(line)));
+        let straits = config.aliases().iter().flat_map(|alias| straits(alias, &lines, &shared));
+        let tenders = tenders.chain(straits.map(|strait| tokio::spawn(strait.tend()).abort_handle())).collect();
         let (ended, older, state) = (Mutex::new(Some(ended)), Mutex::default(), AtomicU8::new(OPEN));
         Ok(Self { config, lines, shared, monitor, servers, older, pools, tenders, ended, state })
     }
@@ -305,6 +308,27 @@ fn tend_detours<B: Backend>(line: &Line<B>) -> Vec<AbortHandle> {
     let relieved: Vec<_> = line.route.own().iter().map(|stop| Arc::clone(&stop.server)).collect();
     let tenders = line.route.failover().iter().map(|stop| tend_detour(stop.clone(), line.min_idle, relieved.clone()));
     tenders.map(|tender| tokio::spawn(tender).abort_handle()).collect()
+}
+
+/// The detours of one alias that are narrowed while their targets are slow.
+fn straits<B: Backend>(
+    alias: &AliasConfig,
+    lines: &BTreeMap<AliasName, Arc<Line<B>>>,
+    shared: &Shared,
+) -> Vec<Strait<B>> {
+    let (Some(limit), Some(line)) = (alias.pool.detour_latency_limit, lines.get(&alias.name)) else {
+        return Vec::new();
+    };
+    let relieved: Vec<_> = line.route.own().iter().map(|stop| Arc::clone(&stop.server)).collect();
+    let strait = |stop: &Stop<B>| Strait {
+        alias: alias.name.clone(),
+        stop: stop.clone(),
+        size: alias.pool.detour_size,
+        limit,
+        relieved: relieved.clone(),
+        observer: shared.observer.clone(),
+    };
+    line.route.failover().iter().map(strait).collect()
 }
 
 fn start_monitor<B>(
