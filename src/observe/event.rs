@@ -103,6 +103,9 @@ pub enum EventKind {
         /// From now on.
         standing: Standing,
     },
+    /// A write was committed there alone: its wait for synchronous replication was cancelled, so a failover may lose it. Told at
+    /// most once a minute.
+    CommitUnconfirmed,
     /// The router's mode changed: about no server in particular.
     ModeChanged {
         /// What it was.
@@ -137,6 +140,7 @@ impl EventKind {
             Self::PingInconclusive { .. } => "ping_inconclusive",
             Self::RoleChanged { .. } => "role_changed",
             Self::StandingChanged { .. } => "standing_changed",
+            Self::CommitUnconfirmed => "commit_unconfirmed",
             Self::ModeChanged { .. } => "mode_changed",
         }
     }

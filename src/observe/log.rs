@@ -59,6 +59,9 @@ pub(super) fn record(event: &Event) {
         EventKind::StandingChanged { standing } => {
             tracing::error!(target: "pgdetour", event = name, alias, server, %standing, pid, "standing changed");
         }
+        EventKind::CommitUnconfirmed => {
+            tracing::warn!(target: "pgdetour", event = name, alias, server, pid, "a write did not wait for the replicas: a failover may lose it");
+        }
         EventKind::ModeChanged { from, to } if to > from => {
             tracing::warn!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the worse");
         }

@@ -30,6 +30,7 @@ pub(super) struct Session {
     generation: Generation,
     wire: Wire,
     gauge: Gauge,
+    tap: Tap,
     /// What the server last said without being asked: an immediate shutdown and a crash announce themselves this way.
     notice: Option<DbError>,
     in_recovery: Option<bool>,
@@ -52,7 +53,8 @@ impl Session {
             }
         });
         let (in_recovery, parameters) = (in_recovery(&wire), gauge.parameters());
-        Self { server, generation, wire, gauge, notice: None, in_recovery, parameters, lifetime }
+        let tap = tap.clone();
+        Self { server, generation, wire, gauge, tap, notice: None, in_recovery, parameters, lifetime }
     }
 
     /// Drives the connection until its client is gone, the server ends it, or it is cut.
@@ -98,11 +100,17 @@ impl Session {
 
     /// One turn of the driver: everything it can do now.
     fn turn(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        let (wire, notice) = (&mut self.wire, &mut self.notice);
+        let (wire, notice, tap) = (&mut self.wire, &mut self.notice, &self.tap);
         let end = self.gauge.turn(cx, |cx| {
             loop {
                 match wire.poll_message(cx) {
-                    Poll::Ready(Some(Ok(AsyncMessage::Notice(said)))) => *notice = Some(said),
+                    Poll::Ready(Some(Ok(AsyncMessage::Notice(said)))) => {
+                        if is_unconfirmed(&said) {
+                            // Before the reply to the COMMIT is handed on.
+                            tap.leave_unconfirmed();
+                        }
+                        *notice = Some(said);
+                    }
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                     Poll::Ready(None) => return Poll::Ready(Ok(())),
@@ -148,6 +156,11 @@ impl Ending {
     fn new(cause: &str) -> Self {
         Self { sqlstate: None, cause: cause.to_owned() }
     }
+}
+
+/// Whether a COMMIT happened on the primary alone. The text of the warning is translated, the place it comes from is not.
+fn is_unconfirmed(notice: &DbError) -> bool {
+    notice.routine() == Some("SyncRepWaitForLSN")
 }
 
 fn in_recovery(wire: &Wire) -> Option<bool> {

@@ -44,6 +44,8 @@ struct Shared {
     settled: Notify,
     /// The session is to end, as soon as the server agrees.
     leaving: AtomicBool,
+    /// A COMMIT did not wait for the replicas.
+    unconfirmed: AtomicBool,
     /// The session's task, as of its last turn.
     task: Mutex<Option<Waker>>,
     ending: OnceLock<Ending>,
@@ -159,6 +161,15 @@ impl Tap {
             }
             notified.await;
         }
+    }
+
+    /// Whether a `COMMIT` since the last call did not wait for the replicas that were to confirm it.
+    pub(crate) fn take_unconfirmed(&self) -> bool {
+        self.shared.unconfirmed.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn leave_unconfirmed(&self) {
+        self.shared.unconfirmed.store(true, Ordering::Release);
     }
 
     /// How the session ended, once it has.

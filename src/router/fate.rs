@@ -25,8 +25,8 @@ const EPOCH: &str = "pg_catalog.concat_ws(' ', \
     extract(epoch FROM pg_catalog.pg_postmaster_start_time()), \
     extract(epoch FROM (SELECT b.stats_reset FROM pg_catalog.pg_stat_bgwriter b)))";
 
-/// How often it is asked where connections are lost: others may go with the one that lost the COMMIT.
-const TRIES: u32 = 3;
+/// How often it is asked again where no connection holds: others may go with the one that lost the COMMIT. At most 0.6 s.
+const TRIES: u32 = 6;
 
 /// The epoch of the server of an alias, as of one of its generations; `None` if that server cannot tell.
 #[derive(Debug)]
@@ -72,23 +72,26 @@ impl Fate {
     ) -> Option<bool> {
         let sql = format!("SELECT pg_catalog.pg_xact_status('{xid}'), {EPOCH}");
         for attempt in 0.. {
-            let lease = line.get(router).await.ok().filter(|lease| !lease.is_detour())?;
-            let answer = B::execute(&lease, &sql).await;
+            let lease = line.get(router).await.ok().filter(|lease| !lease.is_detour());
+            let answer = match &lease {
+                Some(lease) => B::execute(lease, &sql).await.ok(),
+                None => None,
+            };
             drop(lease);
             match answer.as_deref() {
-                Ok([status, epoch]) if *epoch == self.0.told => match status.as_deref() {
+                Some([status, epoch]) if *epoch == self.0.told => match status.as_deref() {
                     Some("committed") => return Some(true),
                     Some("aborted") => return Some(false),
                     // The server has not noticed yet that nobody is there any more.
                     Some("in progress") => {}
                     _ => return None,
                 },
-                Ok(_) => {
+                Some(_) => {
                     line.epoch.store(None);
                     return None;
                 }
-                Err(_) if attempt < TRIES => {}
-                Err(_) => return None,
+                None if attempt < TRIES => {}
+                None => return None,
             }
             sleep(BACKOFF.delay(attempt, fastrand::u64(..))).await;
         }

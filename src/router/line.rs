@@ -3,7 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -47,6 +47,8 @@ pub(super) struct Line<B> {
     /// Within what its server counts transactions, where somebody has asked.
     pub(super) epoch: ArcSwapOption<Epoch>,
     pub(super) patience: Patience,
+    /// When it was told last that a write was not confirmed by replicas.
+    pub(super) unconfirmed: Mutex<Option<Instant>>,
     /// Connections that each of its detours keeps open.
     pub(super) min_idle: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -434,6 +436,7 @@ mod tests {
             epoch: ArcSwapOption::empty(),
             patience: Patience::new(alias.calls.hedge_after),
             max_waiting,
+            unconfirmed: Mutex::default(),
             min_idle: 0,
             table: Arc::default(),
         })

@@ -105,7 +105,7 @@ impl<B: Backend> Alias<B> {
             }
             // The key is free, and whoever had it was waited for: a COMMIT that was lost did not happen.
             course.settle();
-            match once.run(open, &mut work).await {
+            match once.run(&course, open, &mut work).await {
                 Ok(answer) => {
                     course.answered();
                     return Ok(answer);
@@ -159,7 +159,12 @@ impl Once {
     }
 
     /// Runs the work and commits its answer with it.
-    async fn run<B, T, E, F>(&self, open: Open<B>, work: impl FnOnce(Transaction<B>) -> F) -> Result<T, Broken>
+    async fn run<B, T, E, F>(
+        &self,
+        course: &Course<'_, B>,
+        open: Open<B>,
+        work: impl FnOnce(Transaction<B>) -> F,
+    ) -> Result<T, Broken>
     where
         B: Backend,
         T: Serialize,
@@ -174,11 +179,12 @@ impl Once {
                 return Err(Broken::by(error.into(), |_| Outcome::RolledBack));
             }
         };
-        let lease = open
+        let committed = open
             .commit_by(&format!("UPDATE pgdetour.writes SET answer = {answer} WHERE key = {}; COMMIT", self.key))
             .await?;
+        course.committed(&committed);
         if fastrand::u32(..TIDY_EVERY) == 0 {
-            tokio::spawn(tidy(lease));
+            tokio::spawn(tidy(committed.lease));
         }
         Ok(value)
     }

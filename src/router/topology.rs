@@ -289,6 +289,7 @@ fn line<B: Backend>(
         max_waiting: alias.pool.max_waiting,
         budget: budget(alias),
         epoch: arc_swap::ArcSwapOption::empty(),
+        unconfirmed: Mutex::default(),
         calls: alias.calls.clone(),
         patience: Patience::new(alias.calls.hedge_after),
         min_idle: alias.pool.min_idle,

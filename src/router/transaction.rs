@@ -73,6 +73,14 @@ impl<B: Backend> fmt::Debug for Transaction<B> {
 /// How long a rollback may take: it costs a round trip, and without it the connection is closed.
 const ROLLBACK: Duration = Duration::from_millis(100);
 
+/// A connection whose transaction is committed.
+pub(super) struct Committed<B: Backend> {
+    #[cfg_attr(not(feature = "once"), allow(dead_code, reason = "what happens once tidies up over it"))]
+    pub(super) lease: Lease<B>,
+    /// Whether it is so on the primary alone, though replicas were to be waited for.
+    pub(super) unconfirmed: bool,
+}
+
 /// What goes ahead of a `COMMIT`, without waiting for the answer. It fails where the transaction has failed: a `COMMIT` there
 /// is answered like any other, and rolls back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +159,7 @@ impl<B: Backend> Open<B> {
     }
 
     /// Commits, and tells the transaction's number with a failure of which the server may know more.
-    pub(super) async fn commit(self, question: Question) -> Result<(), (Broken, Option<Xid>)> {
+    pub(super) async fn commit(self, question: Question) -> Result<Committed<B>, (Broken, Option<Xid>)> {
         if let Err(broken) = self.is_ready() {
             return Err((self.give_up(broken).await, None));
         }
@@ -159,7 +167,7 @@ impl<B: Backend> Open<B> {
         let (asked, committed) =
             both(B::execute(&self.lease, question.sql()), B::execute(&self.lease, "COMMIT"), self.deadline).await;
         let broken = match (committed, asked) {
-            (Some(Ok(_)), Some(Ok(_))) => return Ok(()),
+            (Some(Ok(_)), Some(Ok(_))) => return Ok(self.committed()),
             (Some(Ok(_)), Some(Err(error))) => Broken::by(error, |_| Outcome::RolledBack),
             (Some(Ok(_)), None) => Broken::because("the server answered out of turn", Outcome::Unknown),
             (Some(Err(error)), asked) => {
@@ -177,17 +185,22 @@ impl<B: Backend> Open<B> {
 
     /// Commits by `sql`, of which the last statement is a `COMMIT` and the one before it fails where the transaction has.
     #[cfg(feature = "once")]
-    pub(super) async fn commit_by(self, sql: &str) -> Result<Lease<B>, Broken> {
+    pub(super) async fn commit_by(self, sql: &str) -> Result<Committed<B>, Broken> {
         if let Err(broken) = self.is_ready() {
             return Err(self.give_up(broken).await);
         }
         let (sent, answer) = (self.sent(), B::execute(&self.lease, sql));
         let broken = match timeout_at(self.deadline.at().into(), answer).await {
-            Ok(Ok(_)) => return Ok(self.lease),
+            Ok(Ok(_)) => return Ok(self.committed()),
             Ok(Err(error)) => self.uncertain(error, sent),
             Err(_) => Broken::late(Outcome::Unknown),
         };
         Err(self.give_up(broken).await)
+    }
+
+    fn committed(self) -> Committed<B> {
+        let unconfirmed = self.tap.as_ref().is_some_and(Tap::take_unconfirmed);
+        Committed { lease: self.lease, unconfirmed }
     }
 
     /// How a `COMMIT` failed that was handed to the driver when so many statements had left.

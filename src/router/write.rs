@@ -3,7 +3,7 @@
 use std::{
     error::Error as StdError,
     future::Future,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -17,16 +17,20 @@ use super::{
     fate::Fate,
     lease::Lease,
     line::Line,
-    transaction::{Broken, Open, Transaction},
+    transaction::{Broken, Committed, Open, Transaction},
 };
 use crate::{
     clock,
     config::Role,
     health::Need,
+    observe::{Event, EventKind},
     plan::Candidate,
     policy::{Effort, Fault, Outcome, Verdict, verdict},
     pool::{Backend, Server},
 };
+
+/// Writes whose replicas did not confirm them are told of so often at most.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Alias<B> {
     /// Runs `work` in a transaction and commits it: on the alias's own server, which has to be a primary, never on a detour.
@@ -55,7 +59,7 @@ impl<B: Backend> Alias<B> {
     /// transaction, and believed unless it has been promoted or restarted, or has crashed, since.
     ///
     /// Under synchronous replication, a `COMMIT` whose wait for the replica was cancelled has happened on the primary: it is a
-    /// success here, and a WARN in the log, since a failover may lose it.
+    /// success here. Since a failover may lose it, the log has a WARN, at most one a minute.
     ///
     /// # Errors
     ///
@@ -151,7 +155,10 @@ impl<'a, B: Backend> Course<'a, B> {
         let (open, _) = Open::begin(lease, "BEGIN", self.deadline).await?;
         let (open, value) = open.run(work).await?;
         let (broken, xid) = match open.commit(fate.question()).await {
-            Ok(()) => return Ok(value),
+            Ok(committed) => {
+                self.committed(&committed);
+                return Ok(value);
+            }
             Err(failed) => failed,
         };
         let Some(xid) = xid else { return Err(broken) };
@@ -159,6 +166,21 @@ impl<'a, B: Backend> Course<'a, B> {
             Ok(Some(true)) => Ok(value),
             Ok(Some(false)) => Err(Broken { outcome: Outcome::RolledBack, ..broken }),
             Ok(None) | Err(_) => Err(broken),
+        }
+    }
+
+    /// Tells of what a failover may lose, now and then.
+    pub(super) fn committed(&self, committed: &Committed<B>) {
+        if !committed.unconfirmed {
+            return;
+        }
+        let now = clock::now();
+        let mut told = self.line.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
+            *told = Some(now);
+            let server = &self.line.route.own()[0].server;
+            let (alias, address) = (Some(server.name.clone()), Some(server.address.as_str().into()));
+            self.router.observer.emit(Event { alias, address, kind: EventKind::CommitUnconfirmed });
         }
     }
 

@@ -1,6 +1,6 @@
 //! The router on real PostgreSQL pairs: what every fault does to reads, beliefs and events. Each test is a claim.
 
-#![cfg(all(feature = "deadpool", feature = "bb8", feature = "testkit"))]
+#![cfg(all(feature = "deadpool", feature = "bb8", feature = "testkit", feature = "once"))]
 
 mod admission;
 mod breaker;
