@@ -198,7 +198,7 @@ async fn run(world: World, node: Arc<Node>, fault: Fault, length: Duration, mut 
             node.set_weather(|weather| weather.slice = None);
         }
         Fault::LostAtCommit => {
-            let trap = if rng.bool() { Trap::BeforeCommit } else { Trap::AfterCommit };
+            let trap = [Trap::BeforeCommit, Trap::AfterCommit, Trap::Crash][rng.usize(..3)];
             world.nodes[0].state().trap = Some(trap);
         }
         Fault::Demoted => demote(&node, length).await,

@@ -95,6 +95,8 @@ pub(crate) enum Death {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trap {
     BeforeCommit,
+    /// All of the server crashes before it, and is back at once.
+    Crash,
     /// What it has written is there, and it cannot say so.
     AfterCommit,
 }
@@ -207,7 +209,12 @@ impl State {
     /// It was started anew, or has crashed: numbers that nobody has committed are given again.
     pub(crate) fn restart(&mut self) {
         self.starts += 1;
-        self.fates.retain(|_, fate| *fate == Some(true));
+        // Some of the numbers that were lost are other clients' by the time that anybody asks.
+        let reused = self.rng.bool();
+        self.fates.retain(|_, fate| {
+            *fate = if reused { Some(true) } else { *fate };
+            *fate == Some(true)
+        });
         self.next_xid = self.fates.keys().last().copied().unwrap_or(100);
     }
 }
@@ -313,6 +320,12 @@ impl Node {
     pub(crate) fn any_session(&self) -> Option<Arc<Control>> {
         let sessions = self.sessions();
         (!sessions.is_empty()).then(|| Arc::clone(&sessions[self.state().rng.usize(..sessions.len())]))
+    }
+
+    /// Crashes, and is back before anybody can connect.
+    pub(crate) fn crash(&self) {
+        self.state().restart();
+        self.sessions().iter().for_each(|session| session.end(Death::Silent));
     }
 
     /// Ends all sessions, one after the other over a few milliseconds, as a server does that is killed.

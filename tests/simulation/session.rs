@@ -11,6 +11,9 @@ use crate::{
     wire::{Message, Opening, Reply, Report, error, fatal, opening},
 };
 
+/// More pings than any run can ask for.
+const TOO_MANY: usize = 5000;
+
 const FULL: Report = fatal("53300", "sorry, too many clients already");
 const CANCELLED: Report = error("57014", "canceling statement due to user request");
 
@@ -247,7 +250,9 @@ impl Session {
             self.reply.columns(columns);
         }
         match &statement.what {
-            What::Ping => self.answer_ping(),
+            // Whoever pings without end would go on so without any time passing.
+            What::Ping if self.answer_ping() => {}
+            What::Ping => std::future::pending().await,
             What::Begin => {
                 self.transaction = Transaction::Open;
                 self.opened = self.record().at();
@@ -279,15 +284,19 @@ impl Session {
         Ok(())
     }
 
-    fn answer_ping(&mut self) {
+    fn answer_ping(&mut self) -> bool {
         let at = self.record().at();
         self.record().book().pings.push((self.node.index, at));
+        if self.record().book().pings.len() == TOO_MANY {
+            self.record().violation("invariant 8: pings without end");
+        }
         let row = {
             let state = self.node.state();
             let recovering = if state.in_recovery { "t" } else { "f" };
             [recovering.to_owned(), state.timeline.to_string(), state.system.to_string(), "0/100".to_owned()]
         };
         self.reply.row(&row.map(Some), false).complete("SELECT 1");
+        self.record().book().pings.len() < TOO_MANY
     }
 
     async fn commit(&mut self) -> Result<(), Stop> {
@@ -298,7 +307,10 @@ impl Session {
         }
         self.node.dawdle().await;
         let trap = if self.pending.is_empty() { None } else { self.node.state().trap.take() };
-        if trap == Some(Trap::BeforeCommit) {
+        if trap == Some(Trap::Crash) {
+            self.node.crash();
+        }
+        if matches!(trap, Some(Trap::BeforeCommit | Trap::Crash)) {
             return Err(Stop::Left);
         }
         for id in std::mem::take(&mut self.pending) {
