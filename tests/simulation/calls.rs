@@ -1,11 +1,12 @@
 //! Calls that the router makes again by itself, reads and writes, and what their errors must not claim.
 
 use std::{
+    future::Future,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use pgdetour::{Error, policy::Outcome};
+use pgdetour::{Error, Transaction, policy::Outcome};
 
 use crate::{
     time::lock,
@@ -40,21 +41,7 @@ impl World {
     /// A write that the router commits.
     pub(crate) async fn write(&self, id: u64) {
         let (begun, leases) = (self.record.at(), Leases::default());
-        let result = self
-            .alias("primary")
-            .write(|transaction| {
-                let (world, leases) = (self.clone(), Arc::clone(&leases));
-                let server = index_of(transaction.server().as_str());
-                async move {
-                    let number = world.record.lend_begun(server);
-                    lock(&leases).push(number);
-                    let sql = format!("INSERT INTO ledger VALUES ({id}) /*L{number}*/");
-                    let done = transaction.execute(&sql, &[]).await;
-                    world.record.take_back(number);
-                    done
-                }
-            })
-            .await;
+        let result = self.alias("primary").write(|transaction| self.insert(id, transaction, &leases)).await;
         self.record.count(if result.is_ok() { "writes by the router" } else { "failed writes by the router" });
         self.check_call(begun, &leases, result.as_ref().err());
         match result {
@@ -68,6 +55,52 @@ impl World {
                 });
                 self.record.book().told.push((id, error.outcome()));
             }
+        }
+    }
+
+    /// A write that happens once, called again with its key until it is known.
+    pub(crate) async fn write_once(&self, id: u64) {
+        let key = id.to_string();
+        for _ in 0..4 {
+            let (begun, leases) = (self.record.at(), Leases::default());
+            let alias = self.alias("primary");
+            let written = alias.write_once(&key, |transaction| {
+                let work = self.insert(id, transaction, &leases);
+                async move { work.await.map(|_| id) }
+            });
+            let result = written.await;
+            self.record.count(if result.is_ok() {
+                "writes that happen once"
+            } else {
+                "failed writes that happen once"
+            });
+            self.check_call(begun, &leases, result.as_ref().err());
+            match result {
+                Ok(answer) => {
+                    self.record.check(answer == id, || format!("{answer} is the answer of another than {id}"));
+                    self.record.book().acknowledged.insert(id);
+                    return;
+                }
+                Err(error) => self.record.tell(format!("write once {id} failed, {:?}: {error}", error.outcome())),
+            }
+        }
+    }
+
+    /// The work of a write.
+    fn insert(
+        &self,
+        id: u64,
+        transaction: Transaction,
+        leases: &Leases,
+    ) -> impl Future<Output = Result<u64, tokio_postgres::Error>> + Send + use<> {
+        let (record, leases) = (self.record.clone(), Arc::clone(leases));
+        let server = index_of(transaction.server().as_str());
+        async move {
+            let number = record.lend_begun(server);
+            lock(&leases).push(number);
+            let done = transaction.execute(&format!("INSERT INTO ledger VALUES ({id}) /*L{number}*/"), &[]).await;
+            record.take_back(number);
+            done
         }
     }
 

@@ -102,7 +102,10 @@ impl Client {
                 15..17 => self.write().await,
                 _ => {
                     let id = self.next_id();
-                    self.world.write(id).await;
+                    match self.rng.bool() {
+                        true => self.world.write(id).await,
+                        false => self.world.write_once(id).await,
+                    }
                 }
             }
         }

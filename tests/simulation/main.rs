@@ -10,6 +10,7 @@
 //! | invariant | checked by |
 //! | --- | --- |
 //! | 1, 2 nothing is sent twice that may not be | every write has an id, and servers count what they get: `check_writes` |
+//! | 2 one effect per key | `write_once` is called again after its errors, and counted: `check_writes` |
 //! | 3 what was executed is not told to be unsent or rolled back | servers write down what they executed: `check_writes` |
 //! | 5 no write to a server that is not the primary | the table at the moment of each loan: `lent` |
 //! | 6 a lease is clean | the server knows whose statements a session executes: `check_owner` |
@@ -30,7 +31,7 @@
 //!
 //! `SIMULATION_SEEDS=20000` runs more seeds than usual, `SIMULATION_SEED=17` one of them, telling what happens in it.
 
-#![cfg(all(feature = "testkit", feature = "deadpool"))]
+#![cfg(all(feature = "testkit", feature = "deadpool", feature = "once"))]
 
 mod calls;
 mod check;

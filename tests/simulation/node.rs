@@ -50,6 +50,9 @@ pub(crate) struct State {
     next_xid: u64,
     /// Whether each transaction was committed; none for one that is open.
     fates: BTreeMap<u64, Option<bool>>,
+    /// The answers that are stored under keys, and which session has a key that nobody has committed.
+    pub(crate) keys: BTreeMap<String, String>,
+    pub(crate) claims: BTreeMap<String, u32>,
     /// What happens to the session that commits next.
     pub(crate) trap: Option<Trap>,
     weather: Weather,
@@ -232,6 +235,8 @@ impl Node {
             starts: 1,
             next_xid: 100,
             fates: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            claims: BTreeMap::new(),
             trap: None,
             weather: Weather::default(),
             next_session: 1,

@@ -32,6 +32,8 @@ struct Session {
     /// Written in the transaction that is open, and its number.
     pending: Vec<u64>,
     xid: Option<u64>,
+    /// The key it has claimed, and the answer for it.
+    key: Option<(String, Option<String>)>,
     /// The lease whose statements it executes.
     lease: Option<u64>,
     prepared: BTreeMap<String, Statement>,
@@ -79,6 +81,7 @@ pub(crate) fn spawn(node: &Arc<Node>, link: Arc<Link>, plug: Plug) {
             over: started,
             pending: Vec::new(),
             xid: None,
+            key: None,
             lease: None,
             prepared: BTreeMap::new(),
             portals: BTreeMap::new(),
@@ -259,6 +262,12 @@ impl Session {
                 self.reply.complete("BEGIN");
             }
             What::Commit => self.commit().await?,
+            What::Claim(key) => self.claim(key).await?,
+            What::Settle { key, answer } => {
+                self.key = Some((key.clone(), Some(answer.clone())));
+                self.reply.complete("UPDATE 1");
+                self.commit().await?;
+            }
             What::Rollback => {
                 self.close_transaction(false);
                 self.reply.complete("ROLLBACK");
@@ -306,7 +315,7 @@ impl Session {
             return Ok(());
         }
         self.node.dawdle().await;
-        let trap = if self.pending.is_empty() { None } else { self.node.state().trap.take() };
+        let trap = if self.pending.is_empty() && self.key.is_none() { None } else { self.node.state().trap.take() };
         if trap == Some(Trap::Crash) {
             self.node.crash();
         }
@@ -326,7 +335,36 @@ impl Session {
         Ok(())
     }
 
+    /// Waits until nobody else has the key, and takes it.
+    async fn claim(&mut self, key: &str) -> Result<(), Stop> {
+        if self.node.state().in_recovery {
+            return Err(Stop::Fatal(error("25006", "cannot execute INSERT in a read-only transaction")));
+        }
+        self.transaction = Transaction::Open;
+        self.opened = self.record().at();
+        while self.node.state().claims.get(key).is_some_and(|session| *session != self.number) {
+            time::pass(time::MS).await;
+        }
+        let stored = {
+            let mut state = self.node.state();
+            state.claims.insert(key.to_owned(), self.number);
+            state.keys.get(key).cloned()
+        };
+        self.key = Some((key.to_owned(), None));
+        self.reply.complete("BEGIN").complete("INSERT 0 1");
+        self.reply.columns(1).row(&[stored], false).complete("SELECT 1");
+        self.reply.columns(1).complete("SELECT 0");
+        Ok(())
+    }
+
     fn close_transaction(&mut self, committed: bool) {
+        if let Some((key, answer)) = self.key.take() {
+            let mut state = self.node.state();
+            state.claims.remove(&key);
+            if let Some(answer) = answer.filter(|_| committed) {
+                state.keys.insert(key, answer);
+            }
+        }
         if let Some(xid) = self.xid.take() {
             self.node.state().end(xid, committed);
         }

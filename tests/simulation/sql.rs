@@ -28,6 +28,13 @@ pub(crate) enum What {
     Epoch,
     /// What became of a transaction, and that again.
     Status(u64),
+    /// Begins a transaction that holds a key, and tells the answer that is stored under it.
+    Claim(String),
+    /// Stores an answer under a key, and commits.
+    Settle {
+        key: String,
+        answer: String,
+    },
     /// Answers with as many rows.
     Rows(u64),
     /// Fails with this SQLSTATE, as an application can make any statement fail.
@@ -63,7 +70,14 @@ impl Statement {
             What::Ping => 4,
             What::Status(_) => 2,
             What::Number | What::Epoch | What::Find(_) | What::Wait(_) | What::Rows(_) | What::Fail(_) => 1,
-            What::Nothing | What::Begin | What::Commit | What::Rollback | What::Insert(_) | What::Unknown => 0,
+            What::Claim(_)
+            | What::Settle { .. }
+            | What::Nothing
+            | What::Begin
+            | What::Commit
+            | What::Rollback
+            | What::Insert(_)
+            | What::Unknown => 0,
         }
     }
 }
@@ -76,7 +90,15 @@ impl What {
             Some("$1") => Some(Value::Parameter),
             rest => rest.and_then(|rest| rest.parse().ok()).map(Value::Given),
         };
-        if text.starts_with("SELECT r.recovering") {
+        let middle = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0.to_owned());
+        if text.starts_with("BEGIN; INSERT INTO pgdetour.writes") {
+            middle("VALUES (", ", pg_catalog.now()").map_or(Self::Unknown, Self::Claim)
+        } else if text.starts_with("UPDATE pgdetour.writes") {
+            let parts = middle("SET answer = ", " WHERE key = ").zip(middle(" WHERE key = ", "; COMMIT"));
+            parts.map_or(Self::Unknown, |(answer, key)| Self::Settle { key, answer: unquoted(&answer) })
+        } else if text.starts_with("DELETE FROM pgdetour.writes") {
+            Self::Nothing
+        } else if text.starts_with("SELECT r.recovering") {
             Self::Ping
         } else if text.starts_with("SELECT pg_catalog.pg_current_xact_id_if_assigned") {
             Self::Number
@@ -117,4 +139,10 @@ impl Value {
             Self::Parameter => parameters.first().and_then(|text| text.parse().ok()).unwrap_or_default(),
         }
     }
+}
+
+/// What stands between two dollar quotes.
+fn unquoted(literal: &str) -> String {
+    let tag = literal.split('$').nth(1).unwrap_or_default();
+    literal.trim_start_matches(&format!("${tag}$")).trim_end_matches(&format!("${tag}$")).to_owned()
 }
