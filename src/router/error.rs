@@ -111,7 +111,7 @@ impl Error {
     }
 
     /// What became of the call: for one of several attempts, what the one says that promises least. Whatever `get()` fails with
-    /// was not sent.
+    /// was not sent. A read of which anything may have left is [`Unknown`](Outcome::Unknown): nobody looks into its statements.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         if let Kind::Call(failure) = &*self.0 { failure.outcome() } else { Outcome::NotSent }

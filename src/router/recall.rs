@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use super::lease::Lease;
 use crate::{
     health::Generation,
-    policy::{Fault, Outcome, Severity},
+    policy::Outcome,
     pool::{Backend, CancelToken, Condition, Server, Tap},
 };
 
@@ -104,18 +104,16 @@ impl Recall {
         }
     }
 
-    /// What became of the work's statements, of which the last failed with this.
-    pub(super) fn outcome(&self, fault: Fault) -> Outcome {
+    /// What became of the work's statements. That the last has failed says nothing of those before it, and nothing of which session
+    /// the error came from: only what never left was certainly not executed.
+    pub(super) fn outcome(&self) -> Outcome {
         let Some(tap) = &self.tap else { return Outcome::Unknown };
         let state = self.state.load(Ordering::Acquire);
+        // Before the count: once this is so, nothing follows.
+        let over = state & QUIET != 0 || tap.has_ended();
         // The count as it is now may include the next lease's: it errs towards what promises less.
         let sent = if state & QUIET != 0 { state >> COUNT } else { self.sent(tap) };
-        let answered = matches!(fault, Fault::Reported { severity: Severity::Error, .. } | Fault::Replay);
-        match sent {
-            0 if state & QUIET != 0 || tap.has_ended() => Outcome::NotSent,
-            1 if answered => Outcome::RolledBack,
-            _ => Outcome::Unknown,
-        }
+        if over && sent == 0 { Outcome::NotSent } else { Outcome::Unknown }
     }
 
     /// Why the session ended, in the server's words or the socket's.

@@ -65,7 +65,7 @@ impl<'a, B: Backend> Trail<'a, B> {
         if recall.server.is_accused_by_error(&*error) {
             recall.server.doubt(recall.generation);
         }
-        let outcome = recall.outcome(fault);
+        let outcome = recall.outcome();
         self.record(recall, fault, outcome, cause_of(&*error, recall.ending()));
         self.source = Some(error);
         if fault == Fault::StalePlan {
