@@ -36,6 +36,9 @@ impl<B: Backend> Alias<B> {
     /// again. A call of the same key from elsewhere that is still under way is waited for. An error that says
     /// [`Unknown`](Outcome::Unknown) means that the time was over first: call again with the same key.
     ///
+    /// Work that ends the transaction itself is not made again, and its error does not say that this is safe: what it has
+    /// done may be there, and the key without an answer.
+    ///
     /// The key names the effect, not the attempt: one that the client of a request has sent, for example. 1 to 255 bytes without
     /// NUL. Key and answer are part of the SQL that is sent, so a server that logs statements logs them.
     ///
@@ -56,8 +59,8 @@ impl<B: Backend> Alias<B> {
     ///
     /// # Errors
     ///
-    /// As [`write`](Self::write); a key that is none; an answer that cannot be written as JSON, or read as `T`. Every error [is
-    /// safe to retry](Error::is_safe_to_retry) with the same key. An error is not stored.
+    /// As [`write`](Self::write); a key that is none; an answer that cannot be written as JSON, or read as `T`. Every other
+    /// error [is safe to retry](Error::is_safe_to_retry) with the same key. An error is not stored.
     ///
     /// # Cancel safety
     ///
@@ -111,7 +114,9 @@ impl<B: Backend> Alias<B> {
                     return Ok(answer);
                 }
                 Err(broken) => {
-                    unsure = broken.outcome == Outcome::Unknown;
+                    unsure = broken.lost;
+                    // Work that has ended the transaction itself may have stored the key without an answer.
+                    course.repeatable = unsure || broken.outcome != Outcome::Unknown;
                     course.again(broken, unsure).await?;
                 }
             }
@@ -141,7 +146,7 @@ impl Once {
              VALUES ({key}, pg_catalog.now() + pg_catalog.make_interval(secs => {seconds})) \
              ON CONFLICT (key) DO UPDATE SET answer = NULL, expires_at = EXCLUDED.expires_at \
              WHERE w.expires_at <= pg_catalog.now(); \
-             SELECT w.answer FROM pgdetour.writes w WHERE w.key = {key}; \
+             SELECT true, w.answer FROM pgdetour.writes w WHERE w.key = {key}; \
              SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '{left}', true) \
              WHERE pg_catalog.current_setting('idle_in_transaction_session_timeout') = '0'",
             seconds = keep.as_secs_f64(),
@@ -149,8 +154,9 @@ impl Once {
             left = course.deadline.left(clock::now()).as_millis().clamp(1, i32::MAX as u128),
         );
         let (open, row) = Open::begin(lease, &sql, course.deadline).await?;
-        match <[Option<String>; 1]>::try_from(row) {
-            Ok([stored]) => Ok((open, stored)),
+        // Two columns, so that the row after it is never taken for the answer.
+        match <[Option<String>; 2]>::try_from(row) {
+            Ok([_, stored]) => Ok((open, stored)),
             Err(_) => {
                 open.roll_back().await;
                 Err(Broken::because("the key was stored and is not there", Outcome::RolledBack))

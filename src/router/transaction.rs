@@ -195,6 +195,7 @@ impl<B: Backend> Open<B> {
             Ok(Err(error)) => self.uncertain(error, sent),
             Err(_) => Broken::late(Outcome::Unknown),
         };
+        let broken = Broken { lost: broken.outcome == Outcome::Unknown, ..broken };
         Err(self.give_up(broken).await)
     }
 
@@ -299,17 +300,19 @@ pub(super) struct Broken {
     pub(super) source: Option<BoxError>,
     /// Whether the time for the call was over.
     pub(super) late: bool,
+    /// Whether it is a `COMMIT` of the router's own that was lost, of a transaction that holds a key.
+    pub(super) lost: bool,
 }
 
 impl Broken {
     pub(super) fn by(error: BoxError, outcome: impl FnOnce(Fault) -> Outcome) -> Self {
         let fault = Fault::of(&*error);
         let cause = cause_of(&*error, None);
-        Self { outcome: outcome(fault), fault: Some(fault), cause, source: Some(error), late: false }
+        Self { outcome: outcome(fault), fault: Some(fault), cause, source: Some(error), late: false, lost: false }
     }
 
     pub(super) fn because(why: &str, outcome: Outcome) -> Self {
-        Self { outcome, fault: None, cause: Cause::new(why), source: None, late: false }
+        Self { outcome, fault: None, cause: Cause::new(why), source: None, late: false, lost: false }
     }
 
     pub(super) fn late(outcome: Outcome) -> Self {

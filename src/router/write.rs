@@ -216,7 +216,7 @@ impl<'a, B: Backend> Course<'a, B> {
         self.end(End::Failed)
     }
 
-    fn record(&mut self, Broken { outcome, fault, cause, source, late }: Broken) {
+    fn record(&mut self, Broken { outcome, fault, cause, source, late, lost: _ }: Broken) {
         if let Some((server, lent, acquire)) = self.at.take() {
             if fault.is_some_and(|fault| server.is_accused_by(fault)) {
                 server.doubt(server.cell.belief().generation());

@@ -255,6 +255,31 @@ async fn a_session_lost_before_the_first_statement_runs_the_work_again_and_later
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn work_with_a_key_that_ends_the_transaction_itself_is_not_made_again() -> Tested {
+    let pair = Pair::start().await?;
+    with_table(&pair).await?;
+    pgdetour::migrate(&pair.primary().connect().await?).await?;
+    let router = pair.router::<DeadpoolPostgres>().await?;
+    let primary = router.alias("primary")?;
+    for (key, fails) in [("ends", false), ("ends and fails", true)] {
+        let runs = AtomicU32::new(0);
+        let ended = primary.write_once(key, |transaction| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            async move {
+                enter(&transaction, 1).await?;
+                transaction.batch_execute("COMMIT").await?;
+                if fails { transaction.batch_execute("SELECT 1 / 0").await } else { Ok(()) }
+            }
+        });
+        let error = ended.await.expect_err("it fails");
+        assert_eq!((error.outcome(), error.is_safe_to_retry()), (Outcome::Unknown, false), "{error}");
+        assert_eq!(runs.into_inner(), 1, "{key}");
+    }
+    assert_eq!(entries(&pair).await?, 2);
+    Ok(())
+}
+
 /// Enough for the answer to the question for the number (90 bytes), before which that to the closing of the work's statement (11)
 /// may come, and not for that to the COMMIT (18).
 const AFTER_THE_NUMBER: Fault = Fault::CutAfter { bytes: 104, direction: Direction::Down };
