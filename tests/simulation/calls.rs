@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pgdetour::{Error, Transaction, policy::Outcome};
+use pgdetour::{Error, Transaction, config::Hedge, policy::Outcome};
 
 use crate::{
     time::lock,
@@ -23,7 +23,9 @@ impl World {
         let result = self
             .alias(alias)
             .read(|lease| {
-                let first = lock(&leases).is_empty().then_some(begun);
+                // A hedge goes elsewhere, and may be there first.
+                let first = lock(&leases).is_empty() && self.layout.calls.hedge_after == Hedge::Off;
+                let first = first.then_some(begun);
                 let (world, leases, held) = (self.clone(), Arc::clone(&leases), self.lent(alias, lease, first));
                 async move {
                     lock(&leases).push(held.number);

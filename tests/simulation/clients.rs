@@ -262,7 +262,11 @@ impl World {
     pub(crate) fn lent(&self, alias: &'static str, lease: Lease, begun: Option<Duration>) -> Held {
         let (server, detour, at) = (index_of(lease.server().as_str()), lease.is_detour(), self.record.at());
         let number = self.record.lend(server, detour);
-        self.record.count(if detour { "detours" } else { "loans" });
+        self.record.count(match begun {
+            None => "loans of further attempts",
+            Some(_) if detour => "detours",
+            Some(_) => "loans",
+        });
         let table = self.router.table();
         let entry = table.get(lease.server()).expect("it is in the table");
         let wrong = |what: String| format!("lease {number} for {alias} on {}: {what}", lease.server());

@@ -10,7 +10,7 @@ use std::{
 use fastrand::Rng;
 use pgdetour::{
     Alias, Config, EventKind, Router,
-    config::{Balance, CallSettings, Pings, PoolSettings, Role},
+    config::{Balance, CallSettings, Hedge, Pings, PoolSettings, Role},
     health::Bounds,
     pool::{DeadpoolPostgres, FromSpec, PoolSpec, Server, Streams},
 };
@@ -79,7 +79,9 @@ impl Layout {
             ..PoolSettings::default()
         };
         let call_timeout = rng.u32(800..4000) * MS;
-        let calls = CallSettings { call_timeout, retry_budget: rng.u32(10..100), ..CallSettings::default() };
+        let hedge_after = if rng.u32(..3) == 0 { Hedge::After(rng.u32(1..60) * MS) } else { Hedge::Off };
+        let calls =
+            CallSettings { call_timeout, hedge_after, retry_budget: rng.u32(10..100), ..CallSettings::default() };
         Self { servers, group: servers == 3 && rng.bool(), pings, pool, calls, length: rng.u32(4_000..8_000) * MS }
     }
 
@@ -149,6 +151,7 @@ impl World {
             while let Some(event) = events.next().await {
                 let alias = event.alias.as_ref().map_or("router", |alias| alias.as_str());
                 record.tell(format!("{alias} {}", event.kind.name()));
+                record.count(event.kind.name());
                 let Some(server) = NAMES.iter().position(|name| *name == alias) else { continue };
                 let at = record.at();
                 let opened = match event.kind {
