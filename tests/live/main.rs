@@ -4,6 +4,7 @@
 
 mod admission;
 mod breaker;
+mod dropped;
 mod harness;
 mod lifecycle;
 mod mode;
