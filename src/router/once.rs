@@ -153,7 +153,7 @@ impl Once {
             // Whom the network has cut off does not keep the key from others for longer than it may take.
             left = course.deadline.left(clock::now()).as_millis().clamp(1, i32::MAX as u128),
         );
-        let (open, row) = Open::begin(lease, &sql, course.deadline).await?;
+        let (open, row) = Open::begin((lease, course.tether()), &sql, course.deadline).await?;
         // Two columns, so that the row after it is never taken for the answer.
         match <[Option<String>; 2]>::try_from(row) {
             Ok([_, stored]) => Ok((open, stored)),

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout_at};
 
-use super::{DefaultBackend, call::BoxError, deadline::Deadline, lease::Lease};
+use super::{DefaultBackend, call::BoxError, deadline::Deadline, lease::Lease, recall::Tether};
 use crate::{
     clock,
     config::AliasName,
@@ -102,6 +102,9 @@ impl Question {
 
 /// A connection inside a transaction that the router has begun.
 pub(super) struct Open<B: Backend> {
+    /// Before the lease, so that it is dropped before it. Until a `COMMIT` may have left: to cancel that would end its wait for
+    /// the replicas.
+    tether: Option<Tether>,
     lease: Lease<B>,
     tap: Option<Tap>,
     /// Statements that had left when it was begun.
@@ -114,14 +117,20 @@ impl<B: Backend> Open<B> {
     ///
     /// Not sent along with the work's first statement: a `BEGIN` that fails by itself, by a request to cancel that comes late,
     /// would leave that statement outside of any transaction.
-    pub(super) async fn begin(lease: Lease<B>, sql: &str, deadline: Deadline) -> Result<(Self, FirstRow), Broken> {
+    ///
+    /// Cancel safety: cancel safe, the server is asked to cancel what is under way. So it is in [`Self::run`].
+    pub(super) async fn begin(
+        (lease, tether): (Lease<B>, Option<Tether>),
+        sql: &str,
+        deadline: Deadline,
+    ) -> Result<(Self, FirstRow), Broken> {
         let answer = B::execute(&lease, sql);
         let Ok(answer) = timeout_at(deadline.at().into(), answer).await else {
             return Err(Broken::late(Outcome::NotSent));
         };
         let tap = B::tap(&lease);
         let begun = tap.as_ref().map_or(0, Tap::statements);
-        let open = Self { lease, tap, begun, deadline };
+        let open = Self { tether, lease, tap, begun, deadline };
         match answer {
             Ok(row) => Ok((open, row)),
             Err(error) => {
@@ -137,17 +146,26 @@ impl<B: Backend> Open<B> {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        let Self { lease, tap, begun, deadline } = self;
+        let Self { tether, lease, tap, begun, deadline } = self;
         let until = deadline.at().into();
         let (transaction, returned) = Transaction::lend(lease);
-        let done = timeout_at(until, work(transaction)).await;
-        let lease = timeout_at(until, returned).await;
+        let (mut working, mut returned) = (Box::pin(work(transaction)), returned);
+        // After the work, so that it is dropped before it.
+        let tether = tether;
+        let done = timeout_at(until, working.as_mut()).await;
+        let lease = if done.is_ok() {
+            // What the work has kept of its transaction goes with it.
+            drop(working);
+            timeout_at(until, &mut returned).await.ok()
+        } else {
+            None
+        };
         // An error of the channel cannot be: the sender sends when it is dropped.
         let (done, lease) = match (done, lease) {
-            (Ok(done), Ok(Ok(lease))) => (done, lease),
+            (Ok(done), Some(Ok(lease))) => (done, lease),
             _ => return Err(Broken::late(uncommitted(tap.as_ref(), begun))),
         };
-        let open = Self { lease, tap, begun, deadline };
+        let open = Self { tether, lease, tap, begun, deadline };
         match done {
             Ok(value) => Ok((open, value)),
             Err(error) => {
@@ -159,10 +177,11 @@ impl<B: Backend> Open<B> {
     }
 
     /// Commits, and tells the transaction's number with a failure of which the server may know more.
-    pub(super) async fn commit(self, question: Question) -> Result<Committed<B>, (Broken, Option<Xid>)> {
+    pub(super) async fn commit(mut self, question: Question) -> Result<Committed<B>, (Broken, Option<Xid>)> {
         if let Err(broken) = self.is_ready() {
             return Err((self.give_up(broken).await, None));
         }
+        self.tether.take().into_iter().for_each(Tether::cut);
         let sent = self.sent();
         let (asked, committed) =
             both(B::execute(&self.lease, question.sql()), B::execute(&self.lease, "COMMIT"), self.deadline).await;
@@ -185,10 +204,11 @@ impl<B: Backend> Open<B> {
 
     /// Commits by `sql`, of which the last statement is a `COMMIT` and the one before it fails where the transaction has.
     #[cfg(feature = "once")]
-    pub(super) async fn commit_by(self, sql: &str) -> Result<Committed<B>, Broken> {
+    pub(super) async fn commit_by(mut self, sql: &str) -> Result<Committed<B>, Broken> {
         if let Err(broken) = self.is_ready() {
             return Err(self.give_up(broken).await);
         }
+        self.tether.take().into_iter().for_each(Tether::cut);
         let (sent, answer) = (self.sent(), B::execute(&self.lease, sql));
         let broken = match timeout_at(self.deadline.at().into(), answer).await {
             Ok(Ok(_)) => return Ok(self.committed()),
@@ -223,14 +243,16 @@ impl<B: Backend> Open<B> {
     }
 
     /// Gives the transaction up, and the connection back if that can be used again.
-    pub(super) async fn roll_back(self) {
+    pub(super) async fn roll_back(mut self) {
         let closed = self.tap.as_ref().is_some_and(Tap::has_ended) || B::is_closed(&self.lease);
         let outside = self.tap.as_ref().is_some_and(|tap| tap.is_clean());
         if !closed && !outside {
             let until = self.deadline.at().min(clock::now() + ROLLBACK);
             let rolled_back = B::execute(&self.lease, "ROLLBACK");
             // Where it is not done in time, the lease closes the connection.
-            let _ = timeout_at(until.into(), rolled_back).await;
+            if let Ok(Ok(_)) = timeout_at(until.into(), rolled_back).await {
+                self.tether.take().into_iter().for_each(Tether::cut);
+            }
         }
     }
 

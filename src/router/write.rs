@@ -4,7 +4,7 @@ use std::{
     error::Error as StdError,
     future::Future,
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::time::{sleep, timeout_at};
@@ -17,6 +17,7 @@ use super::{
     fate::Fate,
     lease::Lease,
     line::Line,
+    recall::{Recall, Tether},
     transaction::{Broken, Committed, Open, Transaction},
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     observe::{Event, EventKind},
     plan::Candidate,
     policy::{Effort, Fault, Outcome, Verdict, verdict},
-    pool::{Backend, Server},
+    pool::Backend,
 };
 
 /// Writes whose replicas did not confirm them are told of so often at most.
@@ -69,7 +70,7 @@ impl<B: Backend> Alias<B> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped call is rolled back, unless its `COMMIT` was under way.
+    /// A dropped call is rolled back, and what runs of it at the server is cancelled, unless its `COMMIT` was under way.
     pub async fn write<T, E, F>(&self, mut work: impl FnMut(Transaction<B>) -> F + Send) -> Result<T, Error>
     where
         F: Future<Output = Result<T, E>> + Send,
@@ -102,8 +103,8 @@ pub(super) struct Course<'a, B: Backend> {
     pub(super) line: &'a Line<B>,
     router: &'a Inner<B>,
     pub(super) deadline: Deadline,
-    /// Where and since when the attempt that is made now has its connection, and how long that took to get.
-    at: Option<(Arc<Server>, Instant, Duration)>,
+    /// The connection of the attempt that is made now.
+    at: Option<Arc<Recall>>,
     attempts: Vec<Attempt>,
     source: Option<BoxError>,
     again: u32,
@@ -130,7 +131,7 @@ impl<'a, B: Backend> Course<'a, B> {
         if self.line.route.need() != Need::Writes || !own.belief().serves(Need::Writes) {
             return Err(End::Unserved(self.line.refuse_write(Vec::new())));
         }
-        let lease = match timeout_at(self.deadline.at().into(), self.line.get(self.router)).await {
+        let mut lease = match timeout_at(self.deadline.at().into(), self.line.get(self.router)).await {
             Ok(lease) => lease.map_err(End::Unserved)?,
             Err(_) => return Err(End::Late(self.deadline.within())),
         };
@@ -138,9 +139,13 @@ impl<'a, B: Backend> Course<'a, B> {
         if lease.is_detour() || known.is_none_or(|facts| facts.role != Role::Primary) {
             return Err(End::Unserved(self.line.refuse_write(Vec::new())));
         }
-        let lent = clock::now();
-        self.at = Some((lease.goes_to().0, lent, lent.saturating_duration_since(since)));
+        self.at = Some(Recall::tie(&mut lease, (since, clock::now()), None));
         Ok(lease)
+    }
+
+    /// What cancels the attempt that is made now when it is dropped.
+    pub(super) fn tether(&self) -> Option<Tether> {
+        self.at.as_ref().map(Tether::new)
     }
 
     /// Runs the work in a transaction, once.
@@ -149,10 +154,10 @@ impl<'a, B: Backend> Course<'a, B> {
         F: Future<Output = Result<T, E>>,
         E: Into<BoxError>,
     {
-        let until = self.deadline.at().into();
+        let (until, tether) = (self.deadline.at().into(), self.tether());
         let fate = timeout_at(until, Fate::before(&lease, self.line)).await;
         let fate = fate.map_err(|_| Broken::late(Outcome::NotSent))?;
-        let (open, _) = Open::begin(lease, "BEGIN", self.deadline).await?;
+        let (open, _) = Open::begin((lease, tether), "BEGIN", self.deadline).await?;
         let (open, value) = open.run(work).await?;
         let (broken, xid) = match open.commit(fate.question()).await {
             Ok(committed) => {
@@ -186,8 +191,8 @@ impl<'a, B: Backend> Course<'a, B> {
 
     /// The attempt that is made now has come to an answer.
     pub(super) fn answered(&mut self) {
-        if let Some((server, lent, _)) = self.at.take() {
-            server.record_call(None, clock::now().saturating_duration_since(lent));
+        if let Some(recall) = self.at.take() {
+            recall.server.record_call(None, clock::now().saturating_duration_since(recall.times.1));
         }
     }
 
@@ -217,11 +222,12 @@ impl<'a, B: Backend> Course<'a, B> {
     }
 
     fn record(&mut self, Broken { outcome, fault, cause, source, late, lost: _ }: Broken) {
-        if let Some((server, lent, acquire)) = self.at.take() {
+        if let Some(recall) = self.at.take() {
+            let (server, (since, lent)) = (&recall.server, recall.times);
             if fault.is_some_and(|fault| server.is_accused_by(fault)) {
-                server.doubt(server.cell.belief().generation());
+                server.doubt(recall.generation);
             }
-            let work = clock::now().saturating_duration_since(lent);
+            let (acquire, work) = (lent.saturating_duration_since(since), clock::now().saturating_duration_since(lent));
             server.record_call(if late { Some(Fault::Late) } else { fault.or(Some(Fault::Unknown)) }, work);
             self.attempts.push(Attempt { server: server.name.clone(), detour: false, acquire, work, outcome, cause });
         }

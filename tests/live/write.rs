@@ -478,6 +478,46 @@ async fn a_write_that_is_dropped_or_panics_or_loses_its_process_leaves_nothing_b
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_waits_for_a_lock_when_it_is_dropped_or_late_ends_at_the_server() -> Tested {
+    let pair = Pair::start().await?;
+    with_table(&pair).await?;
+    pgdetour::migrate(&pair.primary().connect().await?).await?;
+    let calls = CallSettings { call_timeout: 500 * MS, ..CallSettings::default() };
+    let router: Router = Router::start(pair.config().calls(calls).build()?).await?;
+    let primary = router.alias("primary")?;
+    let holder = pair.primary().connect().await?;
+    holder
+        .batch_execute("BEGIN; LOCK TABLE ledger; INSERT INTO pgdetour.writes (key, expires_at) VALUES ('held', now())")
+        .await?;
+    let admin = pair.primary().connect().await?;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    let until = async |count: i64| {
+        let seen = async {
+            while admin.query_one(waiting, &[]).await?.get::<_, i64>(0) != count {}
+            Ok::<_, tokio_postgres::Error>(())
+        };
+        soon(&format!("{count} that wait for the lock"), seen).await
+    };
+    let work = |transaction: Transaction| async move { enter(&transaction, 1).await };
+    let dropped = tokio::spawn({
+        let primary = primary.clone();
+        async move { primary.write(work).await }
+    });
+    until(1).await??;
+    dropped.abort();
+    until(0).await??;
+    let late = primary.write(work).await.expect_err("the lock is held");
+    assert_eq!((late.is_late(), late.outcome()), (true, Outcome::RolledBack), "{late}");
+    until(0).await??;
+    // This one waits for its key.
+    assert!(primary.write_once("held", work).await.expect_err("the key is held").is_late());
+    until(0).await??;
+    holder.batch_execute("ROLLBACK").await?;
+    assert_eq!((primary.write(work).await?, entries(&pair).await?), (1, 1));
+    Ok(())
+}
+
 /// Waits until no session of the application's is in the middle of anything.
 async fn until_none_is_inside(pair: &Pair) -> Tested {
     let admin = pair.primary().connect().await?;
