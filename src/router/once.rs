@@ -80,7 +80,7 @@ impl<B: Backend> Alias<B> {
             return Err(Error::bad_key(line.name.clone(), LONGEST));
         }
         let once = Once { key: literal(key), keep: line.calls.once_keep };
-        let mut course = Course::begin(&line, &self.router);
+        let mut course = Course::begin(line, &self.router);
         course.repeatable = true;
         // Whether a COMMIT was lost of which nothing is known yet.
         let mut unsure = false;

@@ -77,7 +77,7 @@ impl<B: Backend> Alias<B> {
         E: Into<Box<dyn StdError + Send + Sync>>,
     {
         let line = self.current()?;
-        let mut course = Course::begin(&line, &self.router);
+        let mut course = Course::begin(line, &self.router);
         loop {
             let lease = course.lease().await?;
             match course.attempt(lease, &mut work).await {
@@ -100,7 +100,8 @@ impl<B: Backend> Alias<B> {
 
 /// One write, and what has become of it so far.
 pub(super) struct Course<'a, B: Backend> {
-    pub(super) line: &'a Line<B>,
+    /// The newest, as of the last look.
+    line: Arc<Line<B>>,
     router: &'a Inner<B>,
     pub(super) deadline: Deadline,
     /// The connection of the attempt that is made now.
@@ -113,7 +114,7 @@ pub(super) struct Course<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> Course<'a, B> {
-    pub(super) fn begin(line: &'a Line<B>, router: &'a Inner<B>) -> Self {
+    pub(super) fn begin(line: Arc<Line<B>>, router: &'a Inner<B>) -> Self {
         line.budget.deposit();
         let deadline = Deadline::after(line.calls.call_timeout).or_earlier(Deadline::current());
         Self { line, router, deadline, at: None, attempts: Vec::new(), source: None, again: 0, repeatable: false }
@@ -127,20 +128,37 @@ impl<'a, B: Backend> Course<'a, B> {
     /// The same, where the call may go on without one.
     pub(super) async fn try_lease(&mut self) -> Result<Lease<B>, End> {
         let since = clock::now();
-        let own = &self.line.route.own()[0];
-        if self.line.route.need() != Need::Writes || !own.belief().serves(Need::Writes) {
-            return Err(End::Unserved(self.line.refuse_write(Vec::new())));
-        }
-        let mut lease = match timeout_at(self.deadline.at().into(), self.line.get(self.router)).await {
-            Ok(lease) => lease.map_err(End::Unserved)?,
-            Err(_) => return Err(End::Late(self.deadline.within())),
+        let mut lease = loop {
+            if self.line.is_retired() {
+                self.line = self.router.line(self.line.name.as_str()).map_err(End::Unserved)?;
+            }
+            self.is_served()?;
+            let lease = match timeout_at(self.deadline.at().into(), self.line.get(self.router)).await {
+                Ok(lease) => lease.map_err(End::Unserved)?,
+                Err(_) => return Err(End::Late(self.deadline.within())),
+            };
+            // Of a retired line nothing is learned any more, and whose connection this is it cannot say.
+            if !self.line.is_retired() {
+                break lease;
+            }
         };
+        // It may have waited for long.
+        self.is_served()?;
         let known = self.line.table.load().get(lease.server()).and_then(|entry| entry.known.facts);
         if lease.is_detour() || known.is_none_or(|facts| facts.role != Role::Primary) {
             return Err(End::Unserved(self.line.refuse_write(Vec::new())));
         }
         self.at = Some(Recall::tie(&mut lease, (since, clock::now()), None));
         Ok(lease)
+    }
+
+    /// Whether the alias's own server takes writes, as far as is known now.
+    fn is_served(&self) -> Result<(), End> {
+        let serves = self.line.route.own()[0].belief().serves(Need::Writes);
+        if self.line.route.need() == Need::Writes && serves {
+            return Ok(());
+        }
+        Err(End::Unserved(self.line.refuse_write(Vec::new())))
     }
 
     /// What cancels the attempt that is made now when it is dropped.
@@ -155,7 +173,7 @@ impl<'a, B: Backend> Course<'a, B> {
         E: Into<BoxError>,
     {
         let (until, tether) = (self.deadline.at().into(), self.tether());
-        let fate = timeout_at(until, Fate::before(&lease, self.line)).await;
+        let fate = timeout_at(until, Fate::before(&lease, &self.line)).await;
         let fate = fate.map_err(|_| Broken::late(Outcome::NotSent))?;
         let (open, _) = Open::begin((lease, tether), "BEGIN", self.deadline).await?;
         let (open, value) = open.run(work).await?;
@@ -167,7 +185,7 @@ impl<'a, B: Backend> Course<'a, B> {
             Err(failed) => failed,
         };
         let Some(xid) = xid else { return Err(broken) };
-        match timeout_at(until, fate.is_committed(xid, self.line, self.router)).await {
+        match timeout_at(until, fate.is_committed(xid, &self.line, self.router)).await {
             Ok(Some(true)) => Ok(value),
             Ok(Some(false)) => Err(Broken { outcome: Outcome::RolledBack, ..broken }),
             Ok(None) | Err(_) => Err(broken),
