@@ -151,6 +151,8 @@ fn numbers() {
             ("a hedge after neither", with("hedge_after = \"p99\"", "hedge_after = 50")),
             ("a breaker beyond all calls", with("breaker_failure_rate = 101", "breaker_slow_rate = 200")),
             ("a breaker without calls", with("breaker_min_calls = 0", "breaker_window = \"0s\"")),
+            ("keys forgotten while a call lasts", with("once_keep = \"59s\"", "")),
+            ("calls longer than their keys are kept", with("", "call_timeout = \"13h\"")),
             ("a hedge at once", with("", "hedge_after = \"0s\"")),
         ]),
     );

@@ -134,6 +134,7 @@ impl Checker<'_> {
         let pool = layered.pool(draft.and_then(|draft| draft.connect_timeout));
         self.mistakes.extend(layered.inverted_pool(&pool));
         let (calls, breaker) = (layered.calls(), layered.breaker());
+        self.mistakes.extend(layered.inverted_calls(&calls, &alias.at));
         let failover = self.failover(alias, primaries);
         let kind = match &alias.members {
             Some(members) => AliasKind::Group {

@@ -90,6 +90,21 @@ impl<'a> Layered<'a> {
         }
     }
 
+    /// Keys that would be forgotten while the call that stores them may still ask for them.
+    pub(super) fn inverted_calls(&self, calls: &CallSettings, alias: &At) -> Option<Mistake> {
+        let least = calls.call_timeout.saturating_mul(2);
+        if calls.once_keep >= least || calls.once_keep.is_zero() {
+            return None;
+        }
+        let written = |key: &str| self.alias.durations.get(key).or_else(|| self.global.durations.get(key));
+        let at = written("once_keep").or_else(|| written("call_timeout")).map_or(alias, |given| &given.at);
+        let [keep, least] = [calls.once_keep, least].map(humantime::format_duration);
+        Some(at.mistake(Problem::new(
+            format!("once_keep ({keep}) is shorter than twice call_timeout ({least})"),
+            format!("write a once_keep of {least} or more, or a shorter call_timeout"),
+        )))
+    }
+
     /// When requests turn from the server.
     pub(super) fn breaker(&self) -> BreakerSettings {
         let defaults = BreakerSettings::default();

@@ -534,7 +534,7 @@ async fn until_none_is_inside(pair: &Pair) -> Tested {
 async fn a_key_has_one_effect_and_one_answer_until_it_expires() -> Tested {
     let pair = Pair::start().await?;
     with_table(&pair).await?;
-    let calls = CallSettings { once_keep: 1500 * MS, ..CallSettings::default() };
+    let calls = CallSettings { once_keep: 1500 * MS, call_timeout: 700 * MS, ..CallSettings::default() };
     let router: Router = Router::start(pair.config().calls(calls).build()?).await?;
     let primary = router.alias("primary")?;
     let once = |key: &'static str, entry: i64| {
