@@ -46,12 +46,13 @@ impl Gate {
     ///
     /// Cancel safe: a turn that is given up goes to whoever comes next. What a ramp has counted stays counted.
     pub(super) async fn turn(&self, climb: Option<&Climb>) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        let turn = self.turns.acquire().await.ok();
-        self.recovery.wait().await;
+        // First, since whoever waits for it must not keep the server's other pools waiting.
         if let Some(climb) = climb {
             climb.wait().await;
         }
+        // It is never closed.
+        let turn = self.turns.acquire().await.ok();
+        self.recovery.wait().await;
         turn
     }
 }
@@ -157,6 +158,16 @@ mod tests {
             assert!(begun.iter().all(|at| *at < 4 * 125 * MS), "{begun:?}");
             sleep(Duration::from_secs(60)).await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connects_of_a_detour_that_begin_slowly_do_not_hold_back_those_of_other_pools() {
+        let (gate, climb) = (Arc::new(Gate::new()), Arc::new(Climb::of_bursts()));
+        let (_, (begun, _)) = tokio::join!(connect_all(&gate, Some(climb), 8), async {
+            sleep(10 * MS).await;
+            connect_all(&gate, None, 2).await
+        });
+        assert_eq!(begun, [Duration::ZERO; 2]);
     }
 
     #[tokio::test(start_paused = true)]
