@@ -118,7 +118,11 @@ where
                 if deadline.is_none() {
                     let Some(place) = line.join(stop) else {
                         this.asked.set(None);
-                        return Poll::Ready(Err(line.crowded(stop)));
+                        // Another member of a group may have room.
+                        return match line.route.own().len() {
+                            0 | 1 => Poll::Ready(Err(line.crowded(stop))),
+                            _ => go_on(this.rest, line.get_elsewhere(router), cx),
+                        };
                     };
                     this.wait.set(Some(Wait::new(&stop.server, line.deadline(), place)));
                 }
@@ -131,7 +135,7 @@ where
                 this.asked.set(None);
                 this.wait.set(None);
                 match end {
-                    End::Turned => go_on(this.rest, line.get_after_turn(router, stop, deadline), cx),
+                    End::Turned => go_on(this.rest, line.get_after_turn(router, (stop, generation), deadline), cx),
                     End::Behind => go_on(this.rest, line.get_after_all(router, deadline), cx),
                     End::Late => Poll::Ready(Err(line.late(stop))),
                 }

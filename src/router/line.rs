@@ -54,6 +54,9 @@ pub(super) struct Line<B> {
     pub(super) table: Arc<ArcSwap<Table>>,
 }
 
+/// What has given a request nothing, as of which generation, and why.
+type Tried<'a, B> = (&'a Stop<B>, Generation, Refusal);
+
 /// A request on its way, of a type that may contain itself.
 pub(super) type Getting<'a, B> = Pin<Box<dyn Future<Output = Result<Lease<B>, Error>> + Send + 'a>>;
 
@@ -85,7 +88,7 @@ impl<B: Backend> Line<B> {
         Box::pin(async move {
             let deadline = deadline.unwrap_or_else(|| self.deadline());
             match refused {
-                Some(refusal) => self.get_within(router, Some((stop, refusal)), deadline).await,
+                Some(refusal) => self.get_within(router, Some((stop, generation, refusal)), deadline).await,
                 None => Err(self.overloaded(stop)),
             }
         })
@@ -95,10 +98,11 @@ impl<B: Backend> Line<B> {
     pub(super) fn get_after_turn<'a>(
         &'a self,
         router: &'a Inner<B>,
-        stop: &'a Stop<B>,
+        (stop, generation): (&'a Stop<B>, Generation),
         deadline: Instant,
     ) -> Getting<'a, B> {
-        Box::pin(self.get_within(router, Some((stop, Refusal::went_down(&stop.server))), deadline))
+        let tried = (stop, generation, Refusal::went_down(&stop.server));
+        Box::pin(self.get_within(router, Some(tried), deadline))
     }
 
     /// When the alias's own server has gone behind the others while the request waited for it.
@@ -119,12 +123,14 @@ impl<B: Backend> Line<B> {
             match self.attempt(stop, generation, first, deadline).await {
                 Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
                 Err(Miss::Late) => Err(self.late(stop)),
-                Err(Miss::Refused(refusal)) => self.get_within(router, Some((stop, refusal)), deadline).await,
+                Err(Miss::Refused(refusal)) => {
+                    self.get_within(router, Some((stop, generation, refusal)), deadline).await
+                }
             }
         })
     }
 
-    async fn get_along(&self, router: &Inner<B>, tried: Option<(&Stop<B>, Refusal)>) -> Result<Lease<B>, Error> {
+    async fn get_along(&self, router: &Inner<B>, tried: Option<Tried<'_, B>>) -> Result<Lease<B>, Error> {
         self.get_within(router, tried, self.deadline()).await
     }
 
@@ -132,7 +138,7 @@ impl<B: Backend> Line<B> {
     async fn get_within(
         &self,
         router: &Inner<B>,
-        tried: Option<(&Stop<B>, Refusal)>,
+        tried: Option<Tried<'_, B>>,
         deadline: Instant,
     ) -> Result<Lease<B>, Error> {
         match self.get_from(tried, deadline).await {
@@ -145,37 +151,40 @@ impl<B: Backend> Line<B> {
         Box::pin(async move { router.line(self.name.as_str())?.get_within(router, None, deadline).await })
     }
 
-    async fn get_from(&self, tried: Option<(&Stop<B>, Refusal)>, deadline: Instant) -> Result<Lease<B>, Error> {
+    async fn get_from(&self, tried: Option<Tried<'_, B>>, deadline: Instant) -> Result<Lease<B>, Error> {
         self.get_past(tried, &Beside::default(), deadline).await
     }
 
-    /// Goes down the plan; what was tried already is not tried again. Who waits on a detour goes back when an own server does.
+    /// Goes down the plan; what was tried already is not tried again, unless it has gone and come back since: while there is such a
+    /// one the plan is not used up. Who waits on a detour goes back when an own server does.
     pub(super) async fn get_past(
         &self,
-        tried: Option<(&Stop<B>, Refusal)>,
+        tried: Option<Tried<'_, B>>,
         beside: &Beside,
         deadline: Instant,
     ) -> Result<Lease<B>, Error> {
         let mut failed = &*beside.failed;
         let (mut tried, mut refusals) = match tried {
-            Some((stop, refusal)) => (Some(Arc::as_ptr(&stop.pool).addr()), vec![refusal]),
-            None => (None, Vec::new()),
+            Some((stop, generation, refusal)) => (vec![(stop.pool_address(), generation)], vec![refusal]),
+            None => (Vec::new(), Vec::new()),
         };
+        let mut full = false;
         'plan: loop {
-            let turns = self.turns();
-            let mut crowded = None;
-            let plan = self.ladder(failed, beside.strictly);
+            let (turns, patient) = (self.turns(), std::mem::take(&mut full));
+            let (mut crowded, mut stays) = (None, false);
+            let plan = self.ladder(failed, beside.strictly, &tried);
             // Where a server with an open breaker is left, it is better than to wait for long.
             let spared = |belief: Belief| belief.is_behind(self.route.need());
-            let (hasty, mut full) = (plan.iter().any(|choice| spared(choice.belief)), None);
+            let hasty = !patient && plan.iter().any(|choice| spared(choice.belief));
             for Choice { candidate: stop, detour, belief, .. } in plan {
-                if tried == Some(Arc::as_ptr(&stop.pool).addr()) {
+                // Overload sends nobody on a detour.
+                if stays && detour {
                     continue;
                 }
                 let Some(place) = self.join(stop) else {
+                    stays |= !detour;
                     crowded.get_or_insert(stop);
-                    // Overload sends nobody on a detour.
-                    if detour { continue } else { break }
+                    continue;
                 };
                 let (generation, first) = (belief.generation(), pin!(stop.pool.acquire()));
                 let until = if hasty && !spared(belief) { deadline.min(clock::now() + HASTE) } else { deadline };
@@ -183,35 +192,43 @@ impl<B: Backend> Line<B> {
                     biased;
                     found = self.attempt(stop, generation, first, until) => found,
                     () = self.back(turns), if detour && !beside.strictly => {
-                        (tried, failed) = (None, &[]);
+                        (tried, failed) = (Vec::new(), &[]);
                         continue 'plan;
                     }
                 };
                 drop(place);
                 match found {
-                    Ok(connection) => {
-                        if detour {
-                            self.count(|server| server.cell.count_detoured());
-                        }
-                        return Ok(Lease::new(connection, &stop.server, generation, detour));
-                    }
-                    Err(Miss::Late) if until < deadline => full = Some(stop),
+                    Ok(connection) => return Ok(self.lend(connection, stop, generation, detour)),
+                    Err(Miss::Late) if until < deadline => full = true,
                     Err(Miss::Late) => return Err(self.late(stop)),
-                    Err(Miss::Refused(refusal)) => refusals.push(refusal),
+                    Err(Miss::Refused(refusal)) => {
+                        tried.push((stop.pool_address(), generation));
+                        refusals.push(refusal);
+                    }
                 }
             }
-            return Err(match (crowded, full) {
-                (None, None) => self.nowhere(refusals),
-                (_, Some(stop)) => self.late(stop),
-                (Some(stop), None) => self.crowded(stop),
-            });
+            match crowded {
+                // Nothing was better than to wait.
+                _ if full => {}
+                Some(stop) => return Err(self.crowded(stop)),
+                None if self.ladder(failed, beside.strictly, &tried).is_empty() => return Err(self.nowhere(refusals)),
+                None => {}
+            }
         }
     }
 
+    fn lend(&self, connection: B::Connection, stop: &Stop<B>, generation: Generation, detour: bool) -> Lease<B> {
+        if detour {
+            self.count(|server| server.cell.count_detoured());
+        }
+        Lease::new(connection, &stop.server, generation, detour)
+    }
+
     /// The plan for a call that has failed on some servers: those come last, or not at all. A detour that is full comes after those
-    /// that are not, and is waited for where there is nothing better.
-    fn ladder(&self, failed: &[usize], strictly: bool) -> Vec<Choice<'_, Stop<B>>> {
+    /// that are not, and is waited for where there is nothing better. What was tried, and has not turned since, is left out.
+    fn ladder(&self, failed: &[usize], strictly: bool, tried: &[(usize, Generation)]) -> Vec<Choice<'_, Stop<B>>> {
         let mut plan: Vec<_> = self.route.plan().collect();
+        plan.retain(|choice| !tried.contains(&(choice.candidate.pool_address(), choice.belief.generation())));
         let has_failed = |choice: &Choice<'_, Stop<B>>| failed.contains(&choice.candidate.server_address());
         plan.sort_by_cached_key(|choice| (has_failed(choice), choice.detour && choice.candidate.is_full()));
         plan.retain(|choice| !(strictly && has_failed(choice)));
@@ -442,6 +459,16 @@ mod tests {
         })
     }
 
+    /// The line of a group of two replicas that the primary stands in for.
+    fn line_of_group(max_waiting: usize) -> Arc<Line<FakePool>> {
+        let mut line = line_past(&["spare"], max_waiting);
+        let group = Arc::get_mut(&mut line).unwrap();
+        let [spare, primary] = group.route.failover() else { panic!("two stand in") };
+        let own = vec![group.route.own()[0].clone(), spare.clone()];
+        group.route = Route::new(group.route.need(), own, vec![primary.clone()], crate::config::Balance::default());
+        line
+    }
+
     fn publish(line: &Line<FakePool>, state: State, generation: u32) {
         line.route.own()[0].server.publish(Belief::new(state, Generation(generation)));
     }
@@ -593,6 +620,50 @@ mod tests {
         let told = "replica: no connection to spare came free within 1m (1 of 1 in use, 1 waiting)";
         assert_eq!(error.to_string(), told);
         other.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_server_is_waited_for_where_the_one_with_an_open_breaker_refuses() {
+        let line = line();
+        let held = get(&line).await.unwrap();
+        let primary = &line.route.failover()[0];
+        primary.server.publish(Belief::new(State::Up, Generation(0)).behind());
+        primary.pool.close();
+        let (lease, ()) = tokio::join!(get(&line), async {
+            tokio::time::sleep(5 * HASTE).await;
+            drop(held);
+        });
+        assert!(!lease.unwrap().is_detour());
+        let _held = get(&line).await.unwrap();
+        let begun = clock::now();
+        assert!(get(&line).await.unwrap_err().is_overloaded() && clock::now() - begun >= line.acquire_timeout);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_went_and_came_back_within_one_request_serves_it() {
+        let line = line();
+        line.route.failover()[0].pool.close();
+        let held = get(&line).await.unwrap();
+        let (lease, ()) = tokio::join!(get(&line), async {
+            quiet().await;
+            publish(&line, State::Down, 1);
+            publish(&line, State::Up, 2);
+            quiet().await;
+            drop(held);
+        });
+        assert!(!lease.unwrap().is_detour());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowded_member_of_a_group_gives_way_to_the_others_and_to_no_detour() {
+        let line = line_of_group(0);
+        let _one = line.route.own()[0].pool.acquire().await.unwrap();
+        for _ in 0..4 {
+            assert_eq!(get(&line).await.unwrap().server().as_str(), "spare");
+        }
+        let _other = line.route.own()[1].pool.acquire().await.unwrap();
+        let begun = clock::now();
+        assert!(get(&line).await.unwrap_err().is_overloaded() && clock::now() == begun);
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,6 +35,11 @@ impl<B> Stop<B> {
     pub(super) fn server_address(&self) -> usize {
         Arc::as_ptr(&self.server).addr()
     }
+
+    /// By what one request tells pools apart.
+    pub(super) fn pool_address(&self) -> usize {
+        Arc::as_ptr(&self.pool).addr()
+    }
 }
 
 impl<B> Clone for Stop<B> {

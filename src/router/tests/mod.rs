@@ -18,11 +18,12 @@ use tokio::{
 
 use super::{Alias, Router, fake::FakePool};
 use crate::{
-    config::{Config, ConfigBuilder, PoolSettings, Role},
+    config::{Balance, Config, ConfigBuilder, PoolSettings, Role},
     health::{Belief, State},
     observe::EventKind,
     plan::Mode,
     policy::Class,
+    pool::Backend,
 };
 
 /// Long enough for anything that is going to happen at all.
@@ -113,6 +114,21 @@ async fn who_waits_for_a_server_gives_up_in_time() {
     let _all = alias.get().await.unwrap();
     let late = timeout(SOON, alias.get()).await.expect("it ends by itself");
     assert!(late.unwrap_err().is_overloaded());
+}
+
+#[tokio::test]
+async fn a_crowded_member_of_a_group_fails_no_request_that_another_has_room_for() {
+    let pool = PoolSettings { max_size: 1, max_waiting: 0, acquire_timeout: SOON, ..PoolSettings::default() };
+    let replica = |config: ConfigBuilder, name, port| config.server(name, Role::Replica, url(port));
+    let config = replica(settings(full_server().await).pool(pool), "one", full_server().await);
+    let config = replica(config, "two", full_server().await).group("both", ["one", "two"], Balance::RoundRobin);
+    let config = config.build().unwrap();
+    let router = Router::<FakePool>::start_with(config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    let alias = router.alias("both").unwrap();
+    let _one = alias.line.route.own()[0].pool.acquire().await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(alias.get().await.unwrap().server().as_str(), "two");
+    }
 }
 
 #[tokio::test]
