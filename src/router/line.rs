@@ -20,7 +20,7 @@ use super::{
     hedge::Patience,
     lease::Lease,
     queue::Place,
-    settle::{Unanswered, Unproven},
+    settle::{Unanswered, prove},
     stop::Stop,
 };
 use crate::{
@@ -384,23 +384,6 @@ impl<B: Backend> Line<B> {
 /// How long a request waits for a connection elsewhere before it takes a server whose breaker is open: for a connect, and no longer.
 const HASTE: Duration = Duration::from_millis(100);
 
-/// How long a connection waits at most for the ping that explains why others were just lost: a server that is killed while all
-/// cores are busy takes some 15 ms to lose its last session.
-const HOLD: Duration = Duration::from_millis(50);
-
-/// Lets a connection out if the server answers over it. A server that is being killed loses one session after the other, and the
-/// one that has just answered may be the next: there it has to answer once more when a ping has, or has not for long enough.
-async fn prove<B: Backend>(connection: B::Connection, server: &Server) -> Option<B::Connection> {
-    let connection = Unproven::<B>::new(connection).verify().await?;
-    if !server.is_losing() {
-        return Some(connection);
-    }
-    let connection = Unproven::<B>::new(connection);
-    // Either way it is asked again.
-    let _ = tokio::time::timeout(HOLD, server.explained()).await;
-    connection.verify().await
-}
-
 /// Why one server of the plan gave nothing.
 enum Miss {
     /// The deadline has passed.
@@ -417,7 +400,7 @@ mod tests {
     use crate::{
         config::{Config, Role},
         health::State,
-        router::fake::FakePool,
+        router::{fake::FakePool, settle::HOLD},
     };
 
     const SOON: Duration = Duration::from_secs(1);

@@ -13,6 +13,10 @@ use crate::{
 /// runs on does not.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How long a connection waits at most for the ping that explains why others were just lost: a server that is killed while all
+/// cores are busy takes some 15 ms to lose its last session.
+pub(super) const HOLD: Duration = Duration::from_millis(50);
+
 /// How long a reset may take.
 const RESET: Duration = Duration::from_secs(5);
 
@@ -90,6 +94,19 @@ pub(super) fn give_up<B: Backend>(connection: B::Connection, detour: bool) {
         Ok(runtime) if detour => drop(runtime.spawn(Unproven::<B>::new(connection).leave())),
         _ => B::discard(connection),
     }
+}
+
+/// Lets a connection out if the server answers over it. A server that is being killed loses one session after the other, and the
+/// one that has just answered may be the next: there it has to answer once more when a ping has, or has not for long enough.
+pub(super) async fn prove<B: Backend>(connection: B::Connection, server: &Server) -> Option<B::Connection> {
+    let connection = Unproven::<B>::new(connection).verify().await?;
+    if !server.is_losing() {
+        return Some(connection);
+    }
+    let connection = Unproven::<B>::new(connection);
+    // Either way it is asked again.
+    let _ = tokio::time::timeout(HOLD, server.explained()).await;
+    connection.verify().await
 }
 
 /// A connection of which it is being found out whether it may be lent. Whatever ends that early closes it.
