@@ -106,6 +106,11 @@ where
         drop(self.pool.retain(|_, _| false));
     }
 
+    fn evict_spent(&self) {
+        // As for `evict`. The one that came back last is lent first, so those at the bottom would never come back again.
+        drop(self.pool.retain(|connection, _| P::condition(connection) != Condition::Dirty));
+    }
+
     fn status(&self) -> PoolStatus {
         let status = self.pool.status();
         PoolStatus { max_size: status.max_size, size: status.size, idle: status.available }

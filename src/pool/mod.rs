@@ -217,6 +217,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Closes all idle connections.
     fn evict(&self);
 
+    /// Closes idle connections that are older than `max_lifetime`: [`Condition::Dirty`]. The default closes none: then each goes
+    /// when it comes back the next time.
+    fn evict_spent(&self) {}
+
     /// How full the pool is. The router tries at most `max_size` idle connections that turn out to be dead, and then one more.
     fn status(&self) -> PoolStatus;
 

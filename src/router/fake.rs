@@ -27,6 +27,8 @@ pub(super) struct FakePool {
 struct Shelf {
     idle: Mutex<VecDeque<u32>>,
     made: AtomicU32,
+    /// Those made before this one are too old.
+    spent: AtomicU32,
     /// How long it takes to answer, in milliseconds.
     latency: AtomicU32,
 }
@@ -50,6 +52,11 @@ impl FakePool {
 }
 
 impl FakePool {
+    /// All connections made so far are too old from now on.
+    pub(super) fn age(&self) {
+        self.shelf.spent.store(self.shelf.made.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// From now on each answer takes so long.
     pub(super) fn answers_after(&self, latency: Duration) {
         self.shelf.latency.store(u32::try_from(latency.as_millis()).unwrap(), Ordering::Relaxed);
@@ -99,6 +106,10 @@ impl Backend for FakePool {
         if connection.condition == Condition::Busy { pending().await } else { connection.condition }
     }
 
+    async fn leave(connection: &FakeConnection) {
+        Self::settled(connection).await;
+    }
+
     async fn execute(connection: &FakeConnection, _: &str) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
         // As in `verify`.
         tokio::task::yield_now().await;
@@ -114,6 +125,11 @@ impl Backend for FakePool {
 
     fn evict(&self) {
         self.shelf.idle.lock().unwrap().clear();
+    }
+
+    fn evict_spent(&self) {
+        let spent = self.shelf.spent.load(Ordering::Relaxed);
+        self.shelf.idle.lock().unwrap().retain(|number| *number >= spent);
     }
 
     fn status(&self) -> PoolStatus {

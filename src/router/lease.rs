@@ -103,7 +103,9 @@ impl<B: Backend> Drop for Lease<B> {
             if recall.come_back() {
                 // Whoever gave it up had no answer.
                 self.server.cell.give_up();
-                self.connection.take().into_iter().for_each(|lost| give_up::<B>(lost, self.detour));
+                // As in `settle`: past the cap the server ends the session first, or a burst would empty its pools.
+                let keeps = self.detour || !self.server.may_discard();
+                self.connection.take().into_iter().for_each(|lost| give_up::<B>(lost, keeps));
                 return;
             }
             recall.unlimit::<B>(connection);

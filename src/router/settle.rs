@@ -85,13 +85,14 @@ pub(super) fn settle<B: Backend>(
     });
 }
 
-/// Closes a connection that must not be lent again. On a detour it keeps its place until the server has ended the session too: a
-/// server that is slow, or at work on what nobody waits for any more, would else hold more sessions than `detour_size`.
+/// Closes a connection that must not be lent again. Where it `keeps` its place, as on a detour, it does until the server has ended
+/// the session too: a server that is slow, or at work on what nobody waits for any more, would else hold more sessions than
+/// `detour_size`.
 ///
 /// Cancel safety: as for `settle`.
-pub(super) fn give_up<B: Backend>(connection: B::Connection, detour: bool) {
+pub(super) fn give_up<B: Backend>(connection: B::Connection, keeps: bool) {
     match Handle::try_current() {
-        Ok(runtime) if detour => drop(runtime.spawn(Unproven::<B>::new(connection).leave())),
+        Ok(runtime) if keeps => drop(runtime.spawn(Unproven::<B>::new(connection).leave())),
         _ => B::discard(connection),
     }
 }
@@ -180,7 +181,11 @@ mod tests {
     use crate::{
         config::AliasName,
         health::{Belief, State},
-        router::{fake::FakePool, lease::Lease},
+        router::{
+            fake::FakePool,
+            lease::Lease,
+            recall::{Recall, Tether},
+        },
     };
 
     async fn busy_lease(pool: &FakePool, server: &Arc<Server>) -> Lease<FakePool> {
@@ -228,6 +233,25 @@ mod tests {
         assert!(is_lent_again(Condition::Clean, false).await);
         assert!(is_lent_again(Condition::Used, true).await);
         assert!(!is_lent_again(Condition::Used, false).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_of_calls_that_gave_up_does_not_empty_a_pool() {
+        let (pool, server) = (FakePool::new(100), server());
+        let mut leases = Vec::new();
+        for _ in 0..100 {
+            let mut lease = busy_lease(&pool, &server).await;
+            let now = crate::clock::now();
+            let tether = Tether::new(&Recall::tie(&mut lease, (now, now), None));
+            leases.push((tether, lease));
+        }
+        // Each tether first, as when the call is dropped.
+        drop(leases);
+        tokio::time::sleep(SETTLE).await;
+        let left = pool.status().size;
+        assert!((88..=92).contains(&left), "{left} of 100 are left");
+        tokio::time::sleep(LEAVE).await;
+        assert_eq!(pool.status().size, 0, "none is lent again");
     }
 
     #[tokio::test(start_paused = true)]
