@@ -22,6 +22,9 @@ use crate::{
 /// ECONNREFUSED.
 const REFUSED: i32 = 111;
 
+/// More connects than any run can ask for.
+const TOO_MANY: u32 = 5000;
+
 /// How many sessions a server has room for, unless a fault takes it away.
 const ROOM: usize = 100;
 
@@ -45,6 +48,7 @@ pub(crate) struct State {
     pub(crate) system: u64,
     pub(crate) room: usize,
     pub(crate) rng: Rng,
+    opened: u32,
     /// How often it was started, or has crashed.
     starts: u32,
     next_xid: u64,
@@ -232,6 +236,7 @@ impl Node {
             system: 7,
             room: ROOM,
             rng,
+            opened: 0,
             starts: 1,
             next_xid: 100,
             fates: BTreeMap::new(),
@@ -254,7 +259,15 @@ impl Node {
     pub(crate) fn open(self: &Arc<Self>) -> Opening {
         let node = Arc::clone(self);
         Box::pin(async move {
-            let State { reach, weather, .. } = *node.state();
+            let State { reach, weather, opened, .. } = *node.state();
+            node.state().opened += 1;
+            if opened >= TOO_MANY {
+                // Whoever connects without end would go on so without any time passing.
+                if opened == TOO_MANY {
+                    node.record.violation("invariant 8: connects without end");
+                }
+                return pending().await;
+            }
             if weather.late > Duration::ZERO {
                 time::pass(weather.late * 2).await;
             }

@@ -188,7 +188,8 @@ impl Session {
             }
             b'B' => {
                 let (portal, name) = (parts.text().to_owned(), parts.text());
-                let statement = self.prepared.get(name).cloned().unwrap_or_else(|| Statement::parse("unknown"));
+                let statement =
+                    self.prepared.get(name).cloned().unwrap_or_else(|| Statement::parse("of an unknown name"));
                 self.portals.insert(portal, (statement, parts.parameters()));
                 self.reply.frame(b'2', &[]);
             }
@@ -284,7 +285,10 @@ impl Session {
             What::Nothing => {
                 self.reply.complete("SET");
             }
-            What::Unknown => return Err(Stop::Fatal(error("42601", "syntax error"))),
+            What::Unknown(text) => {
+                self.record().violation(format!("the simulation does not know this statement: {text}"));
+                return Err(Stop::Fatal(error("42601", "syntax error")));
+            }
         }
         self.node.thawed(&self.control).await;
         if statement.lease.is_some() {
@@ -352,7 +356,7 @@ impl Session {
         };
         self.key = Some((key.to_owned(), None));
         self.reply.complete("BEGIN").complete("INSERT 0 1");
-        self.reply.columns(1).row(&[stored], false).complete("SELECT 1");
+        self.reply.columns(2).row(&[Some("t".to_owned()), stored], false).complete("SELECT 1");
         self.reply.columns(1).complete("SELECT 0");
         Ok(())
     }

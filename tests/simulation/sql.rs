@@ -40,7 +40,7 @@ pub(crate) enum What {
     /// Fails with this SQLSTATE, as an application can make any statement fail.
     Fail(String),
     /// Nothing the simulation knows.
-    Unknown,
+    Unknown(String),
 }
 
 /// A value, or the parameter that stands for it.
@@ -77,13 +77,14 @@ impl Statement {
             | What::Commit
             | What::Rollback
             | What::Insert(_)
-            | What::Unknown => 0,
+            | What::Unknown(_) => 0,
         }
     }
 }
 
 impl What {
     fn parse(text: &str) -> Self {
+        let unknown = || Self::Unknown(text.to_owned());
         let after = |start: &str| text.strip_prefix(start).map(|rest| rest.trim_end_matches(')'));
         let number = |start: &str| after(start).and_then(|rest| rest.parse().ok());
         let value = |start: &str| match after(start) {
@@ -92,10 +93,10 @@ impl What {
         };
         let middle = |start: &str, end: &str| Some(text.split_once(start)?.1.split_once(end)?.0.to_owned());
         if text.starts_with("BEGIN; INSERT INTO pgdetour.writes") {
-            middle("VALUES (", ", pg_catalog.now()").map_or(Self::Unknown, Self::Claim)
+            middle("VALUES (", ", pg_catalog.now()").map_or_else(unknown, Self::Claim)
         } else if text.starts_with("UPDATE pgdetour.writes") {
             let parts = middle("SET answer = ", " WHERE key = ").zip(middle(" WHERE key = ", "; COMMIT"));
-            parts.map_or(Self::Unknown, |(answer, key)| Self::Settle { key, answer: unquoted(&answer) })
+            parts.map_or_else(unknown, |(answer, key)| Self::Settle { key, answer: unquoted(&answer) })
         } else if text.starts_with("DELETE FROM pgdetour.writes") {
             Self::Nothing
         } else if text.starts_with("SELECT r.recovering") {
@@ -105,7 +106,7 @@ impl What {
         } else if text.starts_with("SELECT pg_catalog.concat_ws") {
             Self::Epoch
         } else if let Some(rest) = text.strip_prefix("SELECT pg_catalog.pg_xact_status('") {
-            rest.split_once('\'').and_then(|(number, _)| number.parse().ok()).map_or(Self::Unknown, Self::Status)
+            rest.split_once('\'').and_then(|(number, _)| number.parse().ok()).map_or_else(unknown, Self::Status)
         } else if text == "SELECT 1" {
             Self::Rows(1)
         } else if text.is_empty() || text.starts_with("SET ") || text.starts_with("DISCARD ") {
@@ -127,7 +128,7 @@ impl What {
         } else if let Some(code) = after("SELECT fail(") {
             Self::Fail(code.to_owned())
         } else {
-            Self::Unknown
+            unknown()
         }
     }
 }
