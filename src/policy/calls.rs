@@ -55,6 +55,14 @@ impl Calls {
         }
     }
 
+    /// Counts a call that its caller gave up after this long, the server being still at it. Where that is not even slow it says
+    /// nothing: the caller was in a hurry.
+    pub fn record_late(&self, took: Duration) {
+        if took >= self.slow_after {
+            self.record(Some(Fault::Late), took);
+        }
+    }
+
     /// The counts so far.
     #[must_use]
     pub fn counts(&self) -> Counts {

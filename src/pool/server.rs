@@ -118,6 +118,11 @@ impl Server {
         self.calls.record(fault, took);
     }
 
+    /// Counts a call that was given up after so long while this server was still at it.
+    pub(crate) fn record_late(&self, took: Duration) {
+        self.calls.record_late(took);
+    }
+
     /// Whether this fault asks for a ping of this server.
     pub(crate) fn is_accused_by(&self, fault: Fault) -> bool {
         self.outage_errors.ask_for_ping(fault)

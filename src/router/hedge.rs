@@ -91,8 +91,10 @@ where
             if legs.len() == 1 { slow.as_mut().poll(cx).map(|()| Event::Slow) } else { Poll::Pending }
         });
         match event.await {
-            Event::Ended(_, End::Answered(recall, answer)) => {
+            Event::Ended(index, End::Answered(recall, answer)) => {
                 trail.answered(&recall);
+                drop(legs.remove(index));
+                called_back(&mut legs).iter().for_each(|lost| lost.count_late());
                 return Ok(answer);
             }
             Event::Ended(index, End::Failed(recall, error)) => {
@@ -115,11 +117,16 @@ where
                 legs.extend(beside.map(|getting| Leg::new(Stage::Getting(getting), clock::now())));
             }
             Event::Late => {
-                legs.iter().filter_map(|leg| leg.recall.as_deref()).for_each(|recall| trail.give_up(recall));
+                called_back(&mut legs).iter().for_each(|recall| trail.give_up(recall));
                 return Err(trail.late());
             }
         }
     }
+}
+
+/// Ends these attempts.
+fn called_back<B: Backend, F>(legs: &mut Vec<Leg<'_, B, F>>) -> Vec<Arc<Recall>> {
+    legs.drain(..).filter_map(|leg| leg.recall.clone()).collect()
 }
 
 enum Event<T> {

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 
 use super::lease::Lease;
 use crate::{
+    clock,
     health::Generation,
     policy::Outcome,
     pool::{Backend, CancelToken, Condition, Server, Tap},
@@ -86,7 +87,7 @@ impl Recall {
             let quiet = if tap.condition() == Condition::Busy { 0 } else { QUIET };
             RETURNED | quiet | self.sent(tap) << COUNT
         });
-        self.state.swap(state, Ordering::AcqRel) == CALLED_BACK
+        self.state.compare_exchange(OUT, state, Ordering::AcqRel, Ordering::Acquire).is_err()
     }
 
     /// If the lease is out and something may be under way over it, cancels that and lets nobody use the connection again.
@@ -101,6 +102,14 @@ impl Recall {
         if under_way && out() {
             let token = self.tap.as_ref().and_then(Tap::cancel_token).or_else(|| self.token.clone());
             token.into_iter().for_each(|token| cancel(Arc::clone(&self.server), token));
+        }
+    }
+
+    /// Where it was called back from a server that was still at it, has that counted. A caller that was slow itself says nothing
+    /// of the server, and without a tap nobody knows.
+    pub(super) fn count_late(&self) {
+        if self.tap.is_some() && self.state.load(Ordering::Acquire) == CALLED_BACK {
+            self.server.record_late(clock::now().saturating_duration_since(self.times.1));
         }
     }
 
@@ -174,4 +183,51 @@ fn cancel(server: Arc<Server>, token: CancelToken) {
             let _ = token.cancel_query().await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::{config::AliasName, policy::Counts};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What a server that is slow after 100 ms is said to have done when a lease to it is called back after `took`, or not.
+    async fn counted(tap: Option<Tap>, took: Duration, returned: bool) -> Counts {
+        let server = Server::new(AliasName::new("replica").unwrap(), String::new(), Arc::new(Notify::new()));
+        let server = Arc::new(server.with_slow_calls(100 * MS));
+        let times = (clock::now(), clock::now());
+        let recall = Arc::new(Recall {
+            server: Arc::clone(&server),
+            generation: Generation::default(),
+            detour: false,
+            times,
+            limited: false,
+            tap,
+            token: None,
+            before: 0,
+            state: AtomicU64::new(OUT),
+        });
+        let tether = Tether::new(&recall);
+        tokio::time::sleep(took).await;
+        if returned {
+            recall.come_back();
+        }
+        drop(tether);
+        recall.come_back();
+        recall.count_late();
+        server.calls.counts()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_speaks_against_a_server_only_where_it_was_long_at_work_by_then() {
+        let failed = Counts { made: 1, failed: 1, slow: 0 };
+        let tap = || Some(Tap::default());
+        assert_eq!(counted(tap(), 200 * MS, false).await, failed);
+        assert_eq!(counted(tap(), 50 * MS, false).await, Counts::default(), "its caller was in a hurry");
+        assert_eq!(counted(tap(), 200 * MS, true).await, Counts::default(), "its caller was slow");
+        assert_eq!(counted(None, 200 * MS, false).await, Counts::default(), "nobody knows");
+    }
 }

@@ -66,7 +66,8 @@ impl<'a, B: Backend> Trail<'a, B> {
             recall.server.doubt(recall.generation);
         }
         let outcome = recall.outcome();
-        self.record(recall, fault, outcome, cause_of(&*error, recall.ending()));
+        let work = self.record(recall, outcome, cause_of(&*error, recall.ending()));
+        recall.server.record_call(Some(fault), work);
         self.source = Some(error);
         if fault == Fault::StalePlan {
             self.line.forget_plans(&recall.server);
@@ -81,9 +82,10 @@ impl<'a, B: Backend> Trail<'a, B> {
         }
     }
 
-    /// Takes down an attempt for which there is no more time.
+    /// Takes down an attempt for which there is no more time, once it was called back.
     pub(super) fn give_up(&mut self, recall: &Recall) {
-        self.record(recall, Fault::Late, Outcome::Unknown, Cause::new("the time for the call was over"));
+        recall.count_late();
+        self.record(recall, Outcome::Unknown, Cause::new("the time for the call was over"));
     }
 
     /// The connection for another attempt, if the budget has one.
@@ -131,12 +133,13 @@ impl<'a, B: Backend> Trail<'a, B> {
         self.line.patience.answered(now.saturating_duration_since(self.begun));
     }
 
-    fn record(&mut self, recall: &Recall, fault: Fault, outcome: Outcome, cause: Cause) {
+    /// Takes it down, and tells how long it was at work.
+    fn record(&mut self, recall: &Recall, outcome: Outcome, cause: Cause) -> Duration {
         let (since, lent) = recall.times;
         let (acquire, work) = (lent.saturating_duration_since(since), clock::now().saturating_duration_since(lent));
-        recall.server.record_call(Some(fault), work);
         let (server, detour) = (recall.server.name.clone(), recall.detour);
         self.attempts.push(Attempt { server, detour, acquire, work, outcome, cause });
+        work
     }
 
     /// What the server is to give each statement from now on, where it is told of deadlines.

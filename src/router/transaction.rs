@@ -17,7 +17,7 @@ use crate::{
     config::AliasName,
     health::Cause,
     policy::{Fault, Outcome},
-    pool::{Backend, FirstRow, Tap, Transaction as Standing, cause_of},
+    pool::{Backend, Condition, FirstRow, Tap, Transaction as Standing, cause_of},
 };
 
 /// The transaction of a [write](crate::Alias::write). It dereferences to what a [`Lease`] does, so it is used as that is.
@@ -126,7 +126,7 @@ impl<B: Backend> Open<B> {
     ) -> Result<(Self, FirstRow), Broken> {
         let answer = B::execute(&lease, sql);
         let Ok(answer) = timeout_at(deadline.at().into(), answer).await else {
-            return Err(Broken::late(Outcome::NotSent));
+            return Err(Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()));
         };
         let tap = B::tap(&lease);
         let begun = tap.as_ref().map_or(0, Tap::statements);
@@ -163,7 +163,7 @@ impl<B: Backend> Open<B> {
         // An error of the channel cannot be: the sender sends when it is dropped.
         let (done, lease) = match (done, lease) {
             (Ok(done), Some(Ok(lease))) => (done, lease),
-            _ => return Err(Broken::late(uncommitted(tap.as_ref(), begun))),
+            _ => return Err(Broken::late(uncommitted(tap.as_ref(), begun), tap.as_ref())),
         };
         let open = Self { tether, lease, tap, begun, deadline };
         match done {
@@ -197,7 +197,7 @@ impl<B: Backend> Open<B> {
                 broken
             }
             // The driver may still have it in hand.
-            (None, _) => Broken::late(Outcome::Unknown),
+            (None, _) => Broken::late(Outcome::Unknown, self.tap.as_ref()),
         };
         Err((self.give_up(broken).await, None))
     }
@@ -213,7 +213,7 @@ impl<B: Backend> Open<B> {
         let broken = match timeout_at(self.deadline.at().into(), answer).await {
             Ok(Ok(_)) => return Ok(self.committed()),
             Ok(Err(error)) => self.uncertain(error, sent),
-            Err(_) => Broken::late(Outcome::Unknown),
+            Err(_) => Broken::late(Outcome::Unknown, self.tap.as_ref()),
         };
         let broken = Broken { lost: broken.outcome == Outcome::Unknown, ..broken };
         Err(self.give_up(broken).await)
@@ -316,7 +316,7 @@ impl Xid {
 #[derive(Debug)]
 pub(super) struct Broken {
     pub(super) outcome: Outcome,
-    /// What went wrong, if it was not the work's own decision.
+    /// What went wrong, if it was not the work's own decision; where the time was over, only if the server was still at it.
     pub(super) fault: Option<Fault>,
     pub(super) cause: Cause,
     pub(super) source: Option<BoxError>,
@@ -337,7 +337,9 @@ impl Broken {
         Self { outcome, fault: None, cause: Cause::new(why), source: None, late: false, lost: false }
     }
 
-    pub(super) fn late(outcome: Outcome) -> Self {
-        Self { late: true, ..Self::because("the time for the call was over", outcome) }
+    pub(super) fn late(outcome: Outcome, tap: Option<&Tap>) -> Self {
+        let busy = tap.is_some_and(|tap| tap.condition() == Condition::Busy);
+        let fault = busy.then_some(Fault::Late);
+        Self { late: true, fault, ..Self::because("the time for the call was over", outcome) }
     }
 }

@@ -174,7 +174,7 @@ impl<'a, B: Backend> Course<'a, B> {
     {
         let (until, tether) = (self.deadline.at().into(), self.tether());
         let fate = timeout_at(until, Fate::before(&lease, &self.line)).await;
-        let fate = fate.map_err(|_| Broken::late(Outcome::NotSent))?;
+        let fate = fate.map_err(|_| Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()))?;
         let (open, _) = Open::begin((lease, tether), "BEGIN", self.deadline).await?;
         let (open, value) = open.run(work).await?;
         let (broken, xid) = match open.commit(fate.question()).await {
@@ -242,11 +242,15 @@ impl<'a, B: Backend> Course<'a, B> {
     fn record(&mut self, Broken { outcome, fault, cause, source, late, lost: _ }: Broken) {
         if let Some(recall) = self.at.take() {
             let (server, (since, lent)) = (&recall.server, recall.times);
-            if fault.is_some_and(|fault| server.is_accused_by(fault)) {
+            if !late && fault.is_some_and(|fault| server.is_accused_by(fault)) {
                 server.doubt(recall.generation);
             }
             let (acquire, work) = (lent.saturating_duration_since(since), clock::now().saturating_duration_since(lent));
-            server.record_call(if late { Some(Fault::Late) } else { fault.or(Some(Fault::Unknown)) }, work);
+            match fault {
+                Some(_) if late => server.record_late(work),
+                None if late => {}
+                fault => server.record_call(fault.or(Some(Fault::Unknown)), work),
+            }
             self.attempts.push(Attempt { server: server.name.clone(), detour: false, acquire, work, outcome, cause });
         }
         self.source = source.or(self.source.take());

@@ -34,6 +34,15 @@ fn a_call_is_slow_from_the_bound_on_and_one_that_failed_is_not_counted_as_slow_t
 }
 
 #[test]
+fn a_call_that_was_given_up_speaks_against_its_server_only_where_it_was_slow_by_then() {
+    let calls = Calls::new(100 * MS);
+    calls.record_late(99 * MS);
+    assert_eq!(calls.counts(), Counts::default());
+    calls.record_late(100 * MS);
+    assert_eq!(calls.counts(), Counts { made: 1, failed: 1, slow: 0 });
+}
+
+#[test]
 fn calls_on_many_threads_are_all_counted() {
     let calls = Calls::new(100 * MS);
     thread::scope(|scope| {
