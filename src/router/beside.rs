@@ -6,7 +6,11 @@ use super::{
     Inner,
     line::{Getting, Line},
 };
-use crate::pool::{Backend, Server};
+use crate::{
+    health::Need,
+    plan::Candidate,
+    pool::{Backend, Server},
+};
 
 /// What a call wants a connection beside of.
 #[derive(Debug, Default)]
@@ -39,6 +43,16 @@ impl<B: Backend> Line<B> {
 
     /// Whether a server of the plan is none of these.
     pub(super) fn has_beside(&self, failed: &[usize]) -> bool {
-        self.route.plan().any(|choice| !failed.contains(&choice.candidate.server_address()))
+        self.some_beside(failed).is_some()
+    }
+
+    /// A server of the plan that is none of these. To ask takes neither the turn of a group nor anybody's place on trial.
+    pub(super) fn some_beside(&self, failed: &[usize]) -> Option<usize> {
+        let own = self.route.own().iter().map(|stop| (stop, self.route.need()));
+        let all = own.chain(self.route.failover().iter().map(|stop| (stop, Need::Reads)));
+        let serving =
+            all.filter(|(stop, need)| stop.belief().serves(*need) && !failed.contains(&stop.server_address()));
+        // Where nothing is better, one whose breaker is open.
+        serving.min_by_key(|(stop, need)| stop.belief().is_behind(*need)).map(|(stop, _)| stop.server_address())
     }
 }

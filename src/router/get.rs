@@ -75,6 +75,11 @@ impl<'a, B: Backend, F> Get<'a, B, F> {
         };
         Self { line, router, chosen, asked: chosen.map(|(stop, _)| ask(&stop.pool)), wait: None, rest: None }
     }
+
+    /// The server that it asks first, by its address; `None` where it will look for one along the plan.
+    pub(super) fn aim(&self) -> Option<usize> {
+        self.chosen.map(|(stop, _)| stop.server_address())
+    }
 }
 
 impl<B, F> Future for Get<'_, B, F>

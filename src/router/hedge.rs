@@ -19,7 +19,7 @@ use super::{
     lease::Lease,
     line::Getting,
     recall::{Recall, Tether},
-    trail::Trail,
+    trail::{Trail, address},
 };
 use crate::{clock, config::Hedge, policy::Latencies, pool::Backend};
 
@@ -76,7 +76,10 @@ where
 {
     let mut over = pin!(sleep_until(trail.deadline.at().into()));
     let mut slow = pin!(sleep(after));
-    let mut legs = vec![Leg::new(Stage::Getting(trail.first()), trail.since)];
+    let (first, aim) = trail.first();
+    let mut legs = vec![Leg { aim, ..Leg::new(Stage::Getting(first), trail.since) }];
+    // Whether a second one was refused, and where the next may go after one that failed while another was still made.
+    let (mut refused, mut owed) = (false, None);
     loop {
         let event = poll_fn(|cx| {
             for (index, leg) in legs.iter_mut().enumerate() {
@@ -88,7 +91,7 @@ where
                 return Poll::Ready(Event::Late);
             }
             // Two are enough.
-            if legs.len() == 1 { slow.as_mut().poll(cx).map(|()| Event::Slow) } else { Poll::Pending }
+            if legs.len() == 1 && !refused { slow.as_mut().poll(cx).map(|()| Event::Slow) } else { Poll::Pending }
         });
         match event.await {
             Event::Ended(index, End::Answered(recall, answer)) => {
@@ -100,20 +103,25 @@ where
             Event::Ended(index, End::Failed(recall, error)) => {
                 drop(legs.remove(index));
                 let place = trail.fail(&recall, error)?;
+                owed = Some(place);
                 if legs.is_empty() {
                     legs.push(Leg::working(trail.again(place).await?, &trail, &mut work));
+                    (refused, owed) = (false, None);
                 }
                 slow.as_mut().reset((clock::now() + after).into());
             }
             Event::Ended(index, End::Unserved(error)) => {
                 drop(legs.remove(index));
+                refused = true;
                 if legs.is_empty() {
-                    return Err(trail.unserved(error));
+                    let Some(place) = owed.take() else { return Err(trail.unserved(error)) };
+                    legs.push(Leg::working(trail.again(place).await?, &trail, &mut work));
+                    slow.as_mut().reset((clock::now() + after).into());
                 }
             }
             Event::Slow => {
                 slow.as_mut().reset((clock::now() + after).into());
-                let beside = trail.beside(legs[0].recall.as_deref());
+                let beside = trail.beside(legs[0].recall.as_deref().map(address).or(legs[0].aim));
                 legs.extend(beside.map(|getting| Leg::new(Stage::Getting(getting), clock::now())));
             }
             Event::Late => {
@@ -151,6 +159,8 @@ struct Leg<'a, B: Backend, F> {
     tether: Option<Tether>,
     stage: Stage<'a, B, F>,
     recall: Option<Arc<Recall>>,
+    /// The server that it asks for a connection, by its address, if that is known.
+    aim: Option<usize>,
     since: Instant,
 }
 
@@ -161,7 +171,7 @@ enum Stage<'a, B: Backend, F> {
 
 impl<'a, B: Backend, F> Leg<'a, B, F> {
     fn new(stage: Stage<'a, B, F>, since: Instant) -> Self {
-        Self { tether: None, stage, recall: None, since }
+        Self { tether: None, stage, recall: None, aim: None, since }
     }
 
     /// One that has its connection already.

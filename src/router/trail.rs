@@ -111,16 +111,15 @@ impl<'a, B: Backend> Trail<'a, B> {
         self.line.get_beside(self.router, Beside { failed: self.failed.clone(), strictly: false }).await
     }
 
-    /// The connection for the first attempt, on its way.
-    pub(super) fn first(&self) -> Getting<'a, B> {
-        Box::pin(self.line.get(self.router))
+    /// The connection for the first attempt, on its way, and the server it is asked of, if that is known.
+    pub(super) fn first(&self) -> (Getting<'a, B>, Option<usize>) {
+        self.line.aimed(self.router)
     }
 
     /// The connection for an attempt beside one that is still made, if there is a server for it and the budget has one; `busy` is
-    /// what that one was lent, if it was.
-    pub(super) fn beside(&self, busy: Option<&Recall>) -> Option<Getting<'a, B>> {
-        let target = || Some(self.line.route.choose()?.candidate.server_address());
-        let busy = busy.map(address).or_else(target);
+    /// the server of that one, by its address, if it is known.
+    pub(super) fn beside(&self, busy: Option<usize>) -> Option<Getting<'a, B>> {
+        let busy = busy.or_else(|| self.line.some_beside(&self.failed));
         let failed: Vec<_> = self.failed.iter().copied().chain(busy).collect();
         let may = self.line.has_beside(&failed) && self.line.budget.withdraw();
         may.then(|| self.line.get_beside(self.router, Beside { failed, strictly: true }))
@@ -172,6 +171,6 @@ pub(super) enum Place {
     Next,
 }
 
-fn address(recall: &Recall) -> usize {
+pub(super) fn address(recall: &Recall) -> usize {
     Arc::as_ptr(&recall.server).addr()
 }

@@ -3,12 +3,13 @@
 use std::{future::pending, io, time::Duration};
 
 use super::{
-    super::{Alias, Error, fake::FakePool},
-    reads::{MS, Visits, dropped_after, leases_out, lost, own, replica, router},
+    super::{Alias, Error, Router, fake::FakePool},
+    reads::{MS, Visits, config, dropped_after, leases_out, lost, own, replica, router, streams},
 };
 use crate::{
     clock,
-    config::{CallSettings, Hedge},
+    config::{CallSettings, Hedge, PoolSettings},
+    health::{Belief, State},
     pool::Backend,
 };
 
@@ -138,4 +139,62 @@ async fn what_is_slow_is_learnt_from_the_reads_before() {
     assert_eq!(raced(&replica, &visits, [5000 * MS, MS]).await.unwrap(), "primary");
     let took = clock::now() - begun;
     assert!((10 * MS..=14 * MS).contains(&took), "{took:?}");
+}
+
+/// The alias of a replica with room for one read elsewhere, where nobody may wait.
+async fn with_one_place_elsewhere(max_waiting: usize) -> Alias<FakePool> {
+    let pool = PoolSettings { max_size: 2, detour_size: 1, min_idle: 0, max_waiting, ..PoolSettings::default() };
+    let config = config(hedging_after(50 * MS)).pool_of("replica", pool).build().unwrap();
+    let router = Router::start_over(streams(), config, |spec| Ok(FakePool::new(spec.max_size))).await.unwrap();
+    router.alias("replica").unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_that_was_refused_is_not_paid_for_again_and_again() {
+    let replica = with_one_place_elsewhere(0).await;
+    let _full = replica.line.route.failover()[0].pool.acquire().await.unwrap();
+    let visits = Visits::default();
+    assert_eq!(raced(&replica, &visits, [2000 * MS, MS]).await.unwrap(), "replica");
+    let left = (0..10).filter(|_| replica.line.budget.withdraw()).count();
+    assert!(left >= 3, "{left} of a reserve of four");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_goes_on_when_its_first_attempt_fails_and_its_second_gets_no_connection() {
+    let replica = with_one_place_elsewhere(10).await;
+    let elsewhere = &replica.line.route.failover()[0];
+    let _full = elsewhere.pool.acquire().await.unwrap();
+    let visits = Visits::default();
+    let read = replica.read(|lease| {
+        let first = visits.note(&lease) == 1;
+        async move {
+            tokio::time::sleep(100 * MS).await;
+            if first { Err(lost()) } else { Ok(lease.server().to_string()) }
+        }
+    });
+    let goes = async {
+        tokio::time::sleep(150 * MS).await;
+        let down = Belief::new(State::Down, elsewhere.server.cell.belief().generation().next());
+        elsewhere.server.publish(down);
+    };
+    let (answer, ()) = tokio::join!(read, goes);
+    assert_eq!(answer.unwrap(), "replica");
+    assert_eq!(visits.so_far(), ["replica", "replica"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_ask_a_second_server_takes_no_place_on_trial() {
+    let (replica, begun) = (with_one_place_elsewhere(10).await, clock::now());
+    let _full = replica.line.route.failover()[0].pool.acquire().await.unwrap();
+    let own = &replica.line.route.own()[0].server;
+    own.publish(own.cell.belief().behind());
+    let visits = Visits::default();
+    let offered = async {
+        tokio::time::sleep(10 * MS).await;
+        own.cell.offer_trial();
+    };
+    let (answer, ()) = tokio::join!(raced(&replica, &visits, [MS, MS]), offered);
+    assert_eq!(answer.unwrap(), "replica");
+    assert!(clock::now() - begun < 60 * MS, "beside the one that it waits for");
+    assert!(own.cell.take_trial(), "it is there for a request that is sent there");
 }

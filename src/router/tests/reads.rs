@@ -15,7 +15,7 @@ use crate::{
 pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// Servers that answer and have no room for a ping: nothing is found out about them.
-fn streams() -> Streams {
+pub(super) fn streams() -> Streams {
     Streams::new(|_| {
         Box::pin(async {
             let (ours, mut theirs) = tokio::io::duplex(1024);
