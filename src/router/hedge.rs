@@ -76,9 +76,8 @@ where
 {
     let mut over = pin!(sleep_until(trail.deadline.at().into()));
     let mut slow = pin!(sleep(after));
-    let (first, aim) = trail.first();
-    let mut legs = vec![Leg { aim, ..Leg::new(Stage::Getting(first), trail.since) }];
-    // Whether a second one was refused, and where the next may go after one that failed while another was still made.
+    let mut legs = vec![Leg::first(&trail)];
+    // Two legs are enough. Whether a second one was refused, and where the next may go after one that failed while another was still made.
     let (mut refused, mut owed) = (false, None);
     loop {
         let event = poll_fn(|cx| {
@@ -90,37 +89,26 @@ where
             if over.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Late);
             }
-            // Two are enough.
             if legs.len() == 1 && !refused { slow.as_mut().poll(cx).map(|()| Event::Slow) } else { Poll::Pending }
         });
         match event.await {
-            Event::Ended(index, End::Answered(recall, answer)) => {
+            Event::Ended(_, End::Answered(recall, answer)) => {
                 trail.answered(&recall);
-                drop(legs.remove(index));
                 called_back(&mut legs).iter().for_each(|lost| lost.count_late());
                 return Ok(answer);
             }
             Event::Ended(index, End::Failed(recall, error)) => {
                 drop(legs.remove(index));
-                let place = trail.fail(&recall, error)?;
-                owed = Some(place);
-                if legs.is_empty() {
-                    legs.push(Leg::working(trail.again(place).await?, &trail, &mut work));
-                    (refused, owed) = (false, None);
-                }
-                slow.as_mut().reset((clock::now() + after).into());
+                owed = Some(trail.fail(&recall, error)?);
             }
             Event::Ended(index, End::Unserved(error)) => {
                 drop(legs.remove(index));
                 refused = true;
-                if legs.is_empty() {
-                    let Some(place) = owed.take() else { return Err(trail.unserved(error)) };
-                    legs.push(Leg::working(trail.again(place).await?, &trail, &mut work));
-                    slow.as_mut().reset((clock::now() + after).into());
+                if legs.is_empty() && owed.is_none() {
+                    return Err(trail.unserved(error));
                 }
             }
             Event::Slow => {
-                slow.as_mut().reset((clock::now() + after).into());
                 let beside = trail.beside(legs[0].recall.as_deref().map(address).or(legs[0].aim));
                 legs.extend(beside.map(|getting| Leg::new(Stage::Getting(getting), clock::now())));
             }
@@ -129,6 +117,11 @@ where
                 return Err(trail.late());
             }
         }
+        if let (true, Some(place)) = (legs.is_empty(), owed) {
+            legs.push(Leg::working(trail.again(place).await?, &trail, &mut work));
+            (refused, owed) = (false, None);
+        }
+        slow.as_mut().reset((clock::now() + after).into());
     }
 }
 
@@ -172,6 +165,12 @@ enum Stage<'a, B: Backend, F> {
 impl<'a, B: Backend, F> Leg<'a, B, F> {
     fn new(stage: Stage<'a, B, F>, since: Instant) -> Self {
         Self { tether: None, stage, recall: None, aim: None, since }
+    }
+
+    /// The first one of a call.
+    fn first(trail: &Trail<'a, B>) -> Self {
+        let (getting, aim) = trail.first();
+        Self { aim, ..Self::new(Stage::Getting(getting), trail.since) }
     }
 
     /// One that has its connection already.

@@ -66,13 +66,6 @@ impl<B: Backend> Line<B> {
         Get::new(self, router, B::acquire)
     }
 
-    /// The same, and the server that is asked first, by its address, if it is known already.
-    pub(super) fn aimed<'a>(&'a self, router: &'a Inner<B>) -> (Getting<'a, B>, Option<usize>) {
-        let get = Get::new(self, router, B::acquire);
-        let aim = get.aim();
-        (Box::pin(get), aim)
-    }
-
     /// When something speaks against the alias's own server, or a reload has put another line in this one's place.
     pub(super) fn get_elsewhere<'a>(&'a self, router: &'a Inner<B>) -> Getting<'a, B> {
         Box::pin(async move {

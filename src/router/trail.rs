@@ -11,6 +11,7 @@ use super::{
     call::{Attempt, BACKOFF, BoxError, End, Failure},
     deadline::Deadline,
     error::Error,
+    get::Get,
     lease::Lease,
     line::{Getting, Line},
     recall::Recall,
@@ -113,7 +114,9 @@ impl<'a, B: Backend> Trail<'a, B> {
 
     /// The connection for the first attempt, on its way, and the server it is asked of, if that is known.
     pub(super) fn first(&self) -> (Getting<'a, B>, Option<usize>) {
-        self.line.aimed(self.router)
+        let get = Get::new(self.line, self.router, B::acquire);
+        let aim = get.aim();
+        (Box::pin(get), aim)
     }
 
     /// The connection for an attempt beside one that is still made, if there is a server for it and the budget has one; `busy` is
