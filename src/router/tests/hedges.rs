@@ -3,7 +3,7 @@
 use std::{future::pending, io, time::Duration};
 
 use super::{
-    super::{Alias, Error, Router, fake::FakePool},
+    super::{Alias, Error, Router, fake::FakePool, trail::Trail},
     reads::{MS, Visits, config, dropped_after, leases_out, lost, own, replica, router, streams},
 };
 use crate::{
@@ -184,17 +184,12 @@ async fn a_read_goes_on_when_its_first_attempt_fails_and_its_second_gets_no_conn
 
 #[tokio::test(start_paused = true)]
 async fn to_ask_a_second_server_takes_no_place_on_trial() {
-    let (replica, begun) = (with_one_place_elsewhere(10).await, clock::now());
-    let _full = replica.line.route.failover()[0].pool.acquire().await.unwrap();
+    let replica = replica(hedging_after(50 * MS)).await;
     let own = &replica.line.route.own()[0].server;
     own.publish(own.cell.belief().behind());
-    let visits = Visits::default();
-    let offered = async {
-        tokio::time::sleep(10 * MS).await;
-        own.cell.offer_trial();
-    };
-    let (answer, ()) = tokio::join!(raced(&replica, &visits, [MS, MS]), offered);
-    assert_eq!(answer.unwrap(), "replica");
-    assert!(clock::now() - begun < 60 * MS, "beside the one that it waits for");
+    own.cell.offer_trial();
+    let trail = Trail::begin(&replica.line, &replica.router);
+    let second = trail.beside(None).expect("there are two servers").await.unwrap();
+    assert_eq!(second.server().as_str(), "replica", "beside the one that is asked first");
     assert!(own.cell.take_trial(), "it is there for a request that is sent there");
 }
