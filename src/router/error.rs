@@ -62,6 +62,11 @@ impl Refusal {
         Self { server: server.name.clone(), cause: Cause::of(&error), class, source: Some(error) }
     }
 
+    pub(super) fn takes_no_writes(server: &Server) -> Self {
+        let cause = Cause::new("was found to take no writes while the request waited for a connection");
+        Self { server: server.name.clone(), cause, class: Class::Role, source: None }
+    }
+
     pub(super) fn went_down(server: &Server) -> Self {
         let cause = Cause::new("went down while the request waited for a connection");
         Self { server: server.name.clone(), cause, class: Class::Hard, source: None }

@@ -109,7 +109,8 @@ where
         match asked.poll(cx) {
             Poll::Ready(Ok(connection)) => {
                 // Who did not wait chose it just now.
-                let Some(deadline) = deadline.filter(|_| stop.belief().is_news_to(generation)) else {
+                let is_news = |now: Belief| now.is_news_to(generation) || !now.serves(line.route.need());
+                let Some(deadline) = deadline.filter(|_| is_news(stop.belief())) else {
                     return Poll::Ready(Ok(Lease::new(connection, &stop.server, generation, false)));
                 };
                 this.wait.set(None);

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     clock,
     config::{AliasName, CallSettings},
-    health::{Belief, Generation},
+    health::{Belief, Generation, Need},
     plan::{Candidate, Chain, Choice, Plan, Route, Table},
     policy::{Budget, Fault},
     pool::{AcquireError, AcquireErrorKind, Backend, Server},
@@ -120,7 +120,8 @@ impl<B: Backend> Line<B> {
     ) -> Getting<'a, B> {
         Box::pin(async move {
             let first = pin!(std::future::ready(Ok(connection)));
-            match self.attempt(stop, generation, first, deadline).await {
+            let found = self.attempt(stop, generation, first, deadline).await;
+            match found.and_then(|connection| stop.confirm(self.route.need(), connection).map_err(Miss::Refused)) {
                 Ok(connection) => Ok(Lease::new(connection, &stop.server, generation, false)),
                 Err(Miss::Late) => Err(self.late(stop)),
                 Err(Miss::Refused(refusal)) => {
@@ -197,7 +198,8 @@ impl<B: Backend> Line<B> {
                     }
                 };
                 drop(place);
-                match found {
+                let need = if detour { Need::Reads } else { self.route.need() };
+                match found.and_then(|connection| stop.confirm(need, connection).map_err(Miss::Refused)) {
                     Ok(connection) => return Ok(self.lend(connection, stop, generation, detour)),
                     Err(Miss::Late) if until < deadline => full = true,
                     Err(Miss::Late) => return Err(self.late(stop)),
@@ -412,6 +414,10 @@ mod tests {
 
     /// The same with other stand-ins before the primary, and so many that may wait.
     fn line_past(others: &[&str], max_waiting: usize) -> Arc<Line<FakePool>> {
+        line_of("replica", others, max_waiting)
+    }
+
+    fn line_of(alias: &str, others: &[&str], max_waiting: usize) -> Arc<Line<FakePool>> {
         let url = "postgres://app@db/app";
         let mut config = Config::builder().server("primary", Role::Primary, url).server("replica", Role::Replica, url);
         for other in others {
@@ -419,7 +425,7 @@ mod tests {
         }
         let failover = others.iter().copied().chain(["primary"]);
         let config = config.failover("replica", failover).build().unwrap();
-        let alias = config.alias("replica").unwrap();
+        let alias = config.alias(alias).unwrap();
         let chain = Chain::of(&config, alias);
         let stop = |name: &AliasName| {
             let server = Server::new(name.clone(), name.to_string(), Arc::new(Notify::new()));
@@ -517,6 +523,19 @@ mod tests {
         let (stop, generation) = (choice.candidate, choice.belief.generation());
         let miss = line.attempt(stop, generation, pin!(stop.pool.acquire()), clock::now() + 60 * SOON).await;
         assert!(matches!(miss, Err(Miss::Refused(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_primary_found_to_be_none_while_a_request_waits_is_lent_to_no_write() {
+        let line = line_of("primary", &[], 1000);
+        let server = Arc::clone(&line.route.own()[0].server);
+        server.doubt(Generation::default());
+        let get = line.get_from(None, clock::now() + 60 * SOON);
+        // While its connection is asked whether it answers.
+        let demote = async { server.publish(Belief::new(State::Up, Generation(0)).without_writes()) };
+        let (lease, ()) = tokio::join!(get, demote);
+        assert!(lease.unwrap_err().is_unavailable());
+        assert_eq!(line.route.own()[0].pool.status().idle, 1, "there is nothing wrong with the connection");
     }
 
     #[tokio::test(start_paused = true)]

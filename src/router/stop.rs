@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::{
+    error::Refusal,
     narrow::Width,
     queue::{Full, Queue},
 };
 use crate::{
-    health::Belief,
+    health::{Belief, Need},
     plan::{Candidate, Narrowed},
     pool::{Backend, Server},
 };
@@ -39,6 +40,15 @@ impl<B> Stop<B> {
     /// By what one request tells pools apart.
     pub(super) fn pool_address(&self) -> usize {
         Arc::as_ptr(&self.pool).addr()
+    }
+
+    /// A connection that was waited for, if the server still serves what it was chosen for: that it is no primary any more is no
+    /// turn. Else the connection goes back.
+    pub(super) fn confirm<C>(&self, need: Need, connection: C) -> Result<C, Refusal> {
+        match self.server.cell.belief().serves(need) {
+            true => Ok(connection),
+            false => Err(Refusal::takes_no_writes(&self.server)),
+        }
     }
 }
 
