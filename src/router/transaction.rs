@@ -323,6 +323,7 @@ pub(super) struct Broken {
     /// Whether the time for the call was over.
     pub(super) late: bool,
     /// Whether it is a `COMMIT` of the router's own that was lost, of a transaction that holds a key.
+    #[cfg_attr(not(feature = "once"), allow(dead_code, reason = "what happens once looks at it"))]
     pub(super) lost: bool,
 }
 
