@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -169,7 +169,11 @@ impl Drop for Tether {
 fn queue<B: Backend>(connection: &B::Connection, sql: &str) -> bool {
     let mut sent = pin!(B::execute(connection, sql));
     // What was sent with the first poll goes on when this is dropped.
-    sent.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+    match sent.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => true,
+        // Where this thread had to wait for its turn, the answer is there already.
+        Poll::Ready(answer) => answer.is_ok(),
+    }
 }
 
 /// Asks the server to cancel, in a task of its own: nobody waits for that.
