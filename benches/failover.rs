@@ -22,7 +22,7 @@ use pgdetour::{
 use tokio::{task::JoinSet, time::sleep};
 
 use support::{
-    Fallible, Judged, Row, Spread, Unit,
+    Fallible, Judged, Row, Spread, Unit, Wanted,
     lines::Lines,
     now, progress,
     reads::{Read, Reads, longest_gap, read},
@@ -347,17 +347,9 @@ fn worst(measure: &str, unit: Unit, must: f64, aim: f64, spread: Spread) -> Row 
     Row { measure: measure.to_owned(), unit, judged: Judged::WorstAtMost, must, aim, spread }
 }
 
-async fn measure() -> Fallible<Vec<Row>> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let repeats = arguments.iter().find_map(|argument| argument.parse().ok());
-    let named: Vec<&String> = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).collect();
-    let mut lines = Lines::listen();
-    let mut rows = Vec::new();
-    for part in ["kill", "idle", "freeze", "storm", "detour", "busy"] {
-        if !named.is_empty() && !named.iter().any(|name| *name == part) {
-            continue;
-        }
-        progress(part);
+async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
+    let (repeats, mut lines, mut rows) = (wanted.repeats, Lines::listen(), Vec::new());
+    for part in ["kill", "idle", "freeze", "storm", "detour", "busy"].into_iter().filter(|part| wanted.has(part)) {
         rows.extend(match part {
             "kill" => kill(&mut lines, repeats).await?,
             "idle" => idle(&mut lines, repeats).await?,
@@ -367,17 +359,9 @@ async fn measure() -> Fallible<Vec<Row>> {
             _ => busy(&mut lines, repeats).await?,
         });
     }
-    let cluster = Cluster::start(0).await?;
-    support::print(&rows, &support::version(cluster.primary()).await?);
     Ok(rows)
 }
 
 fn main() -> Fallible<()> {
-    if !support::is_wanted() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let rows = runtime.block_on(async { tokio::spawn(measure()).await })??;
-    let broken: Vec<_> = rows.iter().filter(|row| row.is_broken()).map(|row| row.measure.as_str()).collect();
-    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ").into()) }
+    support::run(measure)
 }

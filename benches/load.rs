@@ -24,7 +24,7 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use support::{Fallible, Judged, Row, Spread, Unit, lines::Lines, now, progress};
+use support::{Fallible, Judged, Row, Spread, Unit, Wanted, lines::Lines, now, progress};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -172,32 +172,18 @@ async fn writes(
     Ok((written, read))
 }
 
-async fn measure() -> Fallible<Vec<Row>> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let repeats = arguments.iter().find_map(|argument| argument.parse().ok());
-    let named: Vec<&String> = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).collect();
-    let wanted = |part: &str| named.is_empty() || named.iter().any(|name| *name == part);
-    let mut lines = Lines::listen();
-    let mut rows = Vec::new();
-    if wanted("return") {
-        progress("return");
-        rows.extend(come_back(repeats).await?);
+async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
+    let (mut lines, mut rows) = (Lines::listen(), Vec::new());
+    if wanted.has("return") {
+        rows.extend(come_back(wanted.repeats).await?);
     }
-    if wanted("storm") {
-        progress("storm");
+    if wanted.has("storm") {
         lines.drain();
-        rows.extend(storm(&mut lines, repeats).await?);
+        rows.extend(storm(&mut lines, wanted.repeats).await?);
     }
-    let cluster = Cluster::start(0).await?;
-    support::print(&rows, &support::version(cluster.primary()).await?);
     Ok(rows)
 }
 
 fn main() -> Fallible<()> {
-    if !support::is_wanted() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async { tokio::spawn(measure()).await })??;
-    Ok(())
+    support::run(measure)
 }

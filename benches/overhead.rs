@@ -14,7 +14,7 @@ use pgdetour::{
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
-use support::{Fallible, Judged, Row, Spread, Unit, now, progress};
+use support::{Fallible, Judged, Row, Spread, Unit, Wanted, now, progress};
 
 /// Connections of each pool, all open and idle before anything is measured.
 const SIZE: u32 = 16;
@@ -222,7 +222,7 @@ async fn fill<S: Source>(source: &S) {
     }
 }
 
-async fn prepare(server: &Server) -> Fallible<String> {
+async fn prepare(server: &Server) -> Fallible<()> {
     let client = server.connect().await?;
     let rows: Range<i32> = 0..ROWS;
     client.batch_execute("CREATE TABLE orders (id int PRIMARY KEY, note text NOT NULL)").await?;
@@ -233,7 +233,7 @@ async fn prepare(server: &Server) -> Fallible<String> {
         )
         .await?;
     client.batch_execute("VACUUM ANALYZE orders").await?;
-    support::version(server).await
+    Ok(())
 }
 
 fn config(server: &Server) -> Fallible<Config> {
@@ -241,10 +241,10 @@ fn config(server: &Server) -> Fallible<Config> {
     Ok(Config::builder().pool(pool).server("primary", Role::Primary, server.url()).build()?)
 }
 
-async fn measure() -> Fallible<()> {
+async fn measure(_: Wanted) -> Fallible<Vec<Row>> {
     let cluster = Cluster::builder().setting("shared_buffers", "32MB").start().await?;
     let server = cluster.primary();
-    let postgres = prepare(server).await?;
+    prepare(server).await?;
     let target: tokio_postgres::Config = server.url().parse()?;
     let mut rows = Vec::new();
 
@@ -274,17 +274,10 @@ async fn measure() -> Fallible<()> {
         rows.push(borrowing("bb8", tasks, &bare, &alias).await);
     }
     rows.extend(reads);
-    support::print(&rows, &postgres);
     router.shutdown().await;
-    Ok(())
+    Ok(rows)
 }
 
 fn main() -> Fallible<()> {
-    if !support::is_wanted() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // In a task, as in a service: the thread that blocks on a runtime is none of its workers.
-    runtime.block_on(async { tokio::spawn(async { measure().await }).await })??;
-    Ok(())
+    support::run(measure)
 }

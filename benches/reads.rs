@@ -16,7 +16,7 @@ use pgdetour::{
 use tokio::time::sleep;
 
 use support::{
-    Fallible, Judged, Row, Spread, Unit,
+    Fallible, Judged, Row, Spread, Unit, Wanted,
     lines::Lines,
     now, progress,
     reads::{Read, Reads},
@@ -175,33 +175,17 @@ fn worst(measure: &str, unit: Unit, must: f64, aim: f64, spread: Spread) -> Row 
     Row { measure: measure.to_owned(), unit, judged: Judged::WorstAtMost, must, aim, spread }
 }
 
-async fn measure() -> Fallible<Vec<Row>> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let repeats = arguments.iter().find_map(|argument| argument.parse().ok());
-    let is_named = |part: &str| {
-        let mut named = arguments.iter().filter(|argument| argument.parse::<usize>().is_err()).peekable();
-        named.peek().is_none() || named.any(|name| name == part)
-    };
+async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
     let (mut lines, mut rows) = (Lines::listen(), Vec::new());
-    if is_named("faults") {
-        progress("faults");
-        rows.extend(faults(&mut lines, repeats.unwrap_or(3)).await?);
+    if wanted.has("faults") {
+        rows.extend(faults(&mut lines, wanted.repeats.unwrap_or(3)).await?);
     }
-    if is_named("hedge") {
-        progress("hedge");
-        rows.extend(hedge(repeats.unwrap_or(5)).await?);
+    if wanted.has("hedge") {
+        rows.extend(hedge(wanted.repeats.unwrap_or(5)).await?);
     }
-    let cluster = Cluster::start(0).await?;
-    support::print(&rows, &support::version(cluster.primary()).await?);
     Ok(rows)
 }
 
 fn main() -> Fallible<()> {
-    if !support::is_wanted() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let rows = runtime.block_on(async { tokio::spawn(measure()).await })??;
-    let broken: Vec<_> = rows.iter().filter(|row| row.is_broken()).map(|row| row.measure.as_str()).collect();
-    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ").into()) }
+    support::run(measure)
 }

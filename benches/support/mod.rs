@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgdetour::testkit::Server;
+use pgdetour::testkit::{Cluster, Server};
 
 pub(crate) type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -31,6 +31,52 @@ pub(crate) async fn version(server: &Server) -> Fallible<String> {
 /// Whether cargo wants measurements: `cargo test --benches` starts the same program without this argument.
 pub(crate) fn is_wanted() -> bool {
     std::env::args().any(|argument| argument == "--bench")
+}
+
+/// What the command line asks for: `-- kill 100` is the part `kill`, a hundred times over. Without a name: every part.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    named: Vec<String>,
+    pub(crate) repeats: Option<usize>,
+}
+
+impl Wanted {
+    fn read() -> Self {
+        let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+        let repeats = arguments.iter().find_map(|argument| argument.parse().ok());
+        let named = arguments.into_iter().filter(|argument| argument.parse::<usize>().is_err()).collect();
+        Self { named, repeats }
+    }
+
+    /// Whether this part is; then it says so.
+    pub(crate) fn has(&self, part: &str) -> bool {
+        let wanted = self.named.is_empty() || self.named.iter().any(|name| name == part);
+        if wanted {
+            progress(part);
+        }
+        wanted
+    }
+}
+
+/// Measures what is wanted and prints the table; an error if a number that is no matter of speed is wrong.
+pub(crate) fn run<F>(measure: impl FnOnce(Wanted) -> F) -> Fallible<()>
+where
+    F: Future<Output = Fallible<Vec<Row>>> + Send + 'static,
+{
+    if !is_wanted() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // In a task, as in a service: the thread that blocks on a runtime is none of its workers.
+    let measured = measure(Wanted::read());
+    let rows = runtime.block_on(async { tokio::spawn(measured).await })??;
+    let postgres = runtime.block_on(async {
+        let cluster = Cluster::start(0).await?;
+        version(cluster.primary()).await
+    });
+    print(&rows, &postgres?);
+    let broken: Vec<_> = rows.iter().filter(|row| row.is_broken()).map(|row| row.measure.as_str()).collect();
+    if broken.is_empty() { Ok(()) } else { Err(broken.join("; ").into()) }
 }
 
 /// All values of one measure.

@@ -71,7 +71,7 @@ impl<B: Backend> Line<B> {
         Box::pin(async move {
             match self.is_retired() {
                 true => router.line(self.name.as_str())?.get(router).await,
-                false => self.get_along(router, None).await,
+                false => self.get_within(router, None, self.deadline()).await,
             }
         })
     }
@@ -129,10 +129,6 @@ impl<B: Backend> Line<B> {
                 }
             }
         })
-    }
-
-    async fn get_along(&self, router: &Inner<B>, tried: Option<Tried<'_, B>>) -> Result<Lease<B>, Error> {
-        self.get_within(router, tried, self.deadline()).await
     }
 
     /// Goes down the plan, and if a reload closes the pools meanwhile, down the plan of the line that has taken this one's place.
