@@ -22,7 +22,7 @@ use pgdetour::{
 use tokio::{task::JoinSet, time::sleep};
 
 use support::{
-    Fallible, Judged, Row, Spread, Unit, Wanted,
+    Fallible, Row, Spread, Unit, Wanted,
     lines::Lines,
     now, progress,
     reads::{Read, Reads, longest_gap, read},
@@ -141,22 +141,22 @@ fn complain(reads: &[Read]) -> usize {
 async fn kill(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>> {
     let found = outages(lines, Injury::Kill, pings(), repeats.unwrap_or(20)).await?;
     Ok(vec![
-        worst(
+        Row::worst(
             "replica killed under 200 reads/s, one retry by the caller: failed reads",
             Unit::Count,
             0.0,
             0.0,
             found.failed,
         ),
-        worst(
+        Row::worst(
             "same: longest gap without a successful read, beyond the 5 ms between two",
             Unit::Seconds,
             0.05,
             0.005,
             found.gap,
         ),
-        worst("same: from the kill to the outage line", Unit::Seconds, 0.05, 0.005, found.told),
-        worst(
+        Row::worst("same: from the kill to the outage line", Unit::Seconds, 0.05, 0.005, found.told),
+        Row::worst(
             "server answers again → all reads back on it, `outage_ping_frequency` 1 s",
             Unit::Seconds,
             2.5,
@@ -171,14 +171,14 @@ async fn freeze(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>>
     let pings = Pings { slow_after: ms(100), ping_timeout: ms(200), ..pings() };
     let found = outages(lines, Injury::Freeze, pings, repeats.unwrap_or(10)).await?;
     Ok(vec![
-        worst(
+        Row::worst(
             "replica frozen, `slow_after` 100 ms, `ping_timeout` 200 ms: failed reads",
             Unit::Count,
             0.0,
             0.0,
             found.failed,
         ),
-        worst(
+        Row::worst(
             "same: longest gap without a successful read, beyond the 5 ms between two",
             Unit::Seconds,
             0.5,
@@ -202,7 +202,7 @@ async fn idle(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>> {
         lines.next("outage_closed").await?;
     }
     pair.router.shutdown().await;
-    Ok(vec![worst(
+    Ok(vec![Row::worst(
         "replica killed without any traffic: from the kill to the outage line",
         Unit::Seconds,
         0.05,
@@ -243,7 +243,7 @@ async fn storm(repeats: Option<usize>) -> Fallible<Vec<Row>> {
         router.shutdown().await;
     }
     let measure = "pings sent while 10,000 tasks report errors for 10 s, `error_ping_frequency` 1 s";
-    Ok(vec![worst(measure, Unit::Count, 12.0, 10.0, sent)])
+    Ok(vec![Row::worst(measure, Unit::Count, 12.0, 10.0, sent)])
 }
 
 /// 500 tasks read without a pause, and their replica is killed.
@@ -287,8 +287,8 @@ async fn detour(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>>
         pair.router.shutdown().await;
     }
     Ok(vec![
-        worst("detoured connections on the primary, 500 tasks, `detour_size` 8", Unit::Count, 8.0, 8.0, most),
-        worst("same: failed reads", Unit::Count, 0.0, 0.0, failures),
+        Row::worst("detoured connections on the primary, 500 tasks, `detour_size` 8", Unit::Count, 8.0, 8.0, most),
+        Row::worst("same: failed reads", Unit::Count, 0.0, 0.0, failures),
     ])
 }
 
@@ -314,7 +314,7 @@ async fn busy(lines: &mut Lines, repeats: Option<usize>) -> Fallible<Vec<Row>> {
         transitions.add(found.len() as f64);
     }
     let measure = "transitions while all runtime workers are blocked for 5 s, `ping_timeout` 300 ms";
-    Ok(vec![worst(measure, Unit::Count, 0.0, 0.0, transitions)])
+    Ok(vec![Row::worst(measure, Unit::Count, 0.0, 0.0, transitions)])
 }
 
 fn compute(config: Config) -> Fallible<()> {
@@ -341,10 +341,6 @@ fn compute(config: Config) -> Fallible<()> {
         router.shutdown().await;
         Ok(())
     })
-}
-
-fn worst(measure: &str, unit: Unit, must: f64, aim: f64, spread: Spread) -> Row {
-    Row { measure: measure.to_owned(), unit, judged: Judged::WorstAtMost, must, aim, spread }
 }
 
 async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {

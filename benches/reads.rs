@@ -8,15 +8,18 @@ mod support;
 use std::time::{Duration, Instant};
 
 use pgdetour::{
-    Alias, Config, Router,
+    Alias, Config, Lease, Router,
     config::{CallSettings, Hedge, Pings, PoolSettings, Role},
     pool::DeadpoolPostgres,
     testkit::{Cluster, Direction, Fault, Proxy, Stop},
 };
-use tokio::time::sleep;
+use tokio::{
+    task::JoinSet,
+    time::{interval, sleep},
+};
 
 use support::{
-    Fallible, Judged, Row, Spread, Unit, Wanted,
+    Fallible, Row, Spread, Unit, Wanted,
     lines::Lines,
     now, progress,
     reads::{Read, Reads},
@@ -134,10 +137,10 @@ async fn faults(lines: &mut Lines, repeats: usize) -> Fallible<Vec<Row>> {
             pair.router.shutdown().await;
         }
         let measure = format!("`Alias::read` at 200/s, replica {what}: failed reads");
-        rows.push(worst(&measure, Unit::Count, 0.0, 0.0, failed));
+        rows.push(Row::worst(&measure, Unit::Count, 0.0, 0.0, failed));
     }
     let measure = "black hole healed: from the outage's end to the last read that another server answered";
-    rows.push(worst(measure, Unit::Seconds, 2.0, 0.5, back));
+    rows.push(Row::worst(measure, Unit::Seconds, 2.0, 0.5, back));
     Ok(rows)
 }
 
@@ -162,17 +165,47 @@ async fn hedge(repeats: usize) -> Fallible<Vec<Row>> {
         pair.router.shutdown().await;
     }
     let measure = "replica frozen for 5 s, `hedge_after` 50 ms: p99 of reads during the fault";
-    Ok(vec![worst(measure, Unit::Seconds, 0.12, 0.07, slow)])
+    Ok(vec![Row::worst(measure, Unit::Seconds, 0.12, 0.07, slow)])
+}
+
+/// Nobody serves for half a minute: what is asked of the servers for each call that is made.
+async fn outage(repeats: usize) -> Fallible<Vec<Row>> {
+    let mut asked = Spread::default();
+    for number in 1..=repeats {
+        let pair = Pair::start(pings(), CallSettings::default()).await?;
+        let (mut ticks, mut calls, begun) = (interval(5 * MS), JoinSet::new(), now());
+        let strike = async {
+            sleep(SECOND).await;
+            tokio::try_join!(pair.cluster.primary().kill(), pair.cluster.replica(0).kill())
+        };
+        let load = async {
+            while begun.elapsed() < 31 * SECOND {
+                ticks.tick().await;
+                calls.spawn(attempts_of_one_call(pair.replica.clone()));
+            }
+        };
+        let (struck, ()) = tokio::join!(strike, load);
+        struck?;
+        let attempts = calls.join_all().await;
+        let (sum, most) = (attempts.iter().sum::<usize>(), attempts.iter().max().copied().unwrap_or(0));
+        progress(format_args!("  {number}/{repeats}: {} calls, {sum} attempts, {most} at most", attempts.len()));
+        asked.add(sum as f64 / attempts.len() as f64);
+        pair.router.shutdown().await;
+    }
+    let measure = "no server for 30 s, 200 `read`s/s, `retry_budget` 20: attempts per call";
+    Ok(vec![Row::worst(measure, Unit::Ratio, 1.2, 1.2, asked)])
+}
+
+async fn attempts_of_one_call(alias: Alias<DeadpoolPostgres>) -> usize {
+    let read = alias.read(|client: Lease| async move { client.query_one("SELECT 1", &[]).await }).await;
+    // What no server was asked for counts as asked once: it must not hide what others ask for.
+    read.map_or_else(|error| error.attempts().len().max(1), |_| 1)
 }
 
 /// Shows each failed read; how many there were.
 fn complain(reads: &[Read]) -> usize {
     let failed = reads.iter().filter(|read| !read.errors.is_empty());
     failed.inspect(|read| progress(format_args!("  a read failed: {:#?}", read.errors))).count()
-}
-
-fn worst(measure: &str, unit: Unit, must: f64, aim: f64, spread: Spread) -> Row {
-    Row { measure: measure.to_owned(), unit, judged: Judged::WorstAtMost, must, aim, spread }
 }
 
 async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
@@ -182,6 +215,9 @@ async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
     }
     if wanted.has("hedge") {
         rows.extend(hedge(wanted.repeats.unwrap_or(5)).await?);
+    }
+    if wanted.has("outage") {
+        rows.extend(outage(wanted.repeats.unwrap_or(1)).await?);
     }
     Ok(rows)
 }

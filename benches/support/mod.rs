@@ -170,6 +170,11 @@ pub(crate) struct Row {
 const MISSED: &str = "**missed**";
 
 impl Row {
+    /// A measure of which every value counts.
+    pub(crate) fn worst(measure: &str, unit: Unit, must: f64, aim: f64, spread: Spread) -> Self {
+        Self { measure: measure.to_owned(), unit, judged: Judged::WorstAtMost, must, aim, spread }
+    }
+
     /// Whether a number that is no matter of speed is wrong.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self.unit, Unit::Count) && self.verdict() == MISSED
