@@ -65,6 +65,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (1_usize..4).prop_map(Event::Doubts),
         1 => Just(Event::Slow),
         2 => Just(Event::Lost),
+        1 => any::<bool>().prop_map(Event::AwaitRole),
     ]
 }
 
@@ -151,6 +152,27 @@ proptest! {
         run.play(&[both(Reply::Refused, Duration::ZERO), Event::Lost]);
         run.pass(Duration::ZERO);
         prop_assert_eq!(run.health.state(), State::Down);
+    }
+
+    #[test]
+    fn a_role_that_is_waited_for_is_asked_for_at_the_outage_frequency(pings in pings(), seed: u64, quiet in time()) {
+        let mut run = Run::new(pings.clone(), base(), seed);
+        run.reply_after(Duration::ZERO);
+        run.pass(quiet);
+        let last = run.sent.len() - 1;
+        run.play(&[Event::AwaitRole(true)]);
+        run.pass(pings.outage_ping_frequency * 30);
+        let starts: Vec<Instant> = run.sent[last..].iter().map(|(at, _)| *at).collect();
+        prop_assert!(starts[1] - starts[0] >= pings.error_ping_frequency);
+        prop_assert!((27..=35).contains(&starts.len()), "{} pings", starts.len());
+        for pair in starts[1..].windows(2) {
+            let ratio = (pair[1] - pair[0]).as_secs_f64() / pings.outage_ping_frequency.as_secs_f64();
+            prop_assert!((0.899..=1.101).contains(&ratio), "{ratio}");
+        }
+        run.play(&[Event::AwaitRole(false), Event::Pass(pings.outage_ping_frequency * 2)]);
+        let calm = run.sent.len();
+        run.pass(pings.monitoring_ping_frequency * 10);
+        prop_assert!((9..=12).contains(&(run.sent.len() - calm)), "{} pings", run.sent.len() - calm);
     }
 
     #[test]

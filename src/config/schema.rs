@@ -84,7 +84,13 @@ pub const KEYS: &[Key] = &[
         "120s",
         "Between pings while a server is up.",
     ),
-    key("outage_ping_frequency", Level::GlobalAndServer, Kind::Duration, "30s", "Between pings while it is down."),
+    key(
+        "outage_ping_frequency",
+        Level::GlobalAndServer,
+        Kind::Duration,
+        "30s",
+        "Between pings while it is down, or nobody takes writes.",
+    ),
     key(
         "error_ping_frequency",
         Level::GlobalAndServer,

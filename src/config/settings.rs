@@ -10,7 +10,7 @@ pub(super) const CACHE_SIZE: usize = 1000;
 pub struct Pings {
     /// Between pings while the server is up. Default 120 s.
     pub monitoring_ping_frequency: Duration,
-    /// Between pings while the server is down. Default 30 s.
+    /// Between pings while the server is down, or up while none of its cluster takes the writes it should. Default 30 s.
     pub outage_ping_frequency: Duration,
     /// At most this often do errors cause a ping. Default 5 s.
     pub error_ping_frequency: Duration,

@@ -26,6 +26,8 @@ pub(super) struct Cadence {
     monitoring: Duration,
     outage: Duration,
     error: Duration,
+    /// Whether a change of the server's role is waited for.
+    role_awaited: bool,
     last_start: Option<Instant>,
     last_loss: Option<Instant>,
     chance: fastrand::Rng,
@@ -37,6 +39,7 @@ impl Cadence {
             monitoring: pings.monitoring_ping_frequency,
             outage: pings.outage_ping_frequency,
             error: pings.error_ping_frequency,
+            role_awaited: false,
             last_start: None,
             last_loss: None,
             chance: fastrand::Rng::with_seed(seed),
@@ -50,7 +53,15 @@ impl Cadence {
 
     /// While the server is up.
     pub(super) fn after_good(&mut self, now: Instant) -> Instant {
-        now + self.jittered(self.monitoring)
+        now + self.jittered(if self.role_awaited { self.outage } else { self.monitoring })
+    }
+
+    /// Notes whether a change of role is waited for; from when that is so, when the next ping is due at the latest. Every process
+    /// waits from the same moment, so it comes anywhere within the frequency, as after an opening.
+    pub(super) fn await_role(&mut self, awaited: bool, now: Instant) -> Option<Instant> {
+        let begins = awaited && !self.role_awaited;
+        self.role_awaited = awaited;
+        begins.then(|| self.after_opening(now).max(self.after_error(now)))
     }
 
     /// When an outage has just opened. Every process has seen that at the same moment; the first ping comes anywhere within the

@@ -90,6 +90,15 @@ impl Health {
         Vec::new()
     }
 
+    /// Notes whether a change of the server's role is waited for. While it is, a server that is up is pinged as often as one that is
+    /// down: nothing else tells of a promotion.
+    pub fn await_role(&mut self, awaited: bool, now: Instant) {
+        let due = self.cadence.await_role(awaited, now);
+        if matches!(self.status, Status::Up) {
+            self.due = due.map_or(self.due, |due| self.due.min(due));
+        }
+    }
+
     /// What to do at `now`. Call again until it says to wait.
     #[must_use]
     pub fn poll(&mut self, now: Instant) -> Action {
@@ -374,10 +383,7 @@ impl Health {
     }
 
     fn timeout(&self) -> Duration {
-        match self.status {
-            Status::Up | Status::Suspect => self.pings.ping_timeout,
-            Status::Down(_) | Status::Recovering { .. } => self.pings.outage_ping_timeout,
-        }
+        if self.status.outage().is_some() { self.pings.outage_ping_timeout } else { self.pings.ping_timeout }
     }
 
     /// That an open outage lasts, once per `outage_log_frequency`.

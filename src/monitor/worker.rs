@@ -214,7 +214,8 @@ impl<P: Probe> Worker<P> {
 
     /// Publishes what is believed now, and tells whose standing changed.
     fn publish(&mut self) {
-        let table = self.judge.judge(self.servers.iter().map(Watched::known).collect());
+        self.await_roles();
+        let table = self.judge();
         let before = self.shared.table.load_full();
         for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
             watched.publish(entry.belief());
@@ -222,6 +223,19 @@ impl<P: Probe> Worker<P> {
         let news: Vec<Event> = table.entries().iter().filter_map(|entry| standing_event(&before, entry)).collect();
         self.shared.table.store(Arc::new(table));
         news.into_iter().for_each(|event| self.shared.observer.emit(event));
+    }
+
+    /// Has the roles waited for that have to change before anybody takes writes: the table says so, and when the next ping is, which
+    /// comes of it.
+    fn await_roles(&mut self) {
+        let (table, now) = (self.judge(), clock::now());
+        for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
+            watched.health.await_role(table.awaits_role(entry), now);
+        }
+    }
+
+    fn judge(&mut self) -> Table {
+        self.judge.judge(self.servers.iter().map(Watched::known).collect())
     }
 
     /// Routes first, then words: when an outage is told, reads are on their detour already.

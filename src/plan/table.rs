@@ -109,6 +109,18 @@ impl Table {
         self.entries.iter().find(|entry| entry.known.name == *name)
     }
 
+    /// Whether a change of this server's role is waited for: it is meant to take writes and does not, or of its cluster nobody who is
+    /// meant to does. One that is promoted meanwhile outranks the old primary when that comes back.
+    pub(crate) fn awaits_role(&self, entry: &Entry) -> bool {
+        let writes = |entry: &Entry| entry.belief().serves(Need::Writes);
+        let primaries = || {
+            let related = self.entries.iter().filter(|other| other.cluster == entry.cluster);
+            related.filter(|other| other.known.declared == Role::Primary)
+        };
+        let meant = entry.known.declared == Role::Primary;
+        (meant && !writes(entry)) || (primaries().next().is_some() && !primaries().any(writes))
+    }
+
     /// Whether of these servers one is meant to take writes and none does, while reads of its cluster are served.
     pub(super) fn is_read_only(&self, names: &[AliasName]) -> bool {
         let of_them = || names.iter().filter_map(|name| self.get(name));

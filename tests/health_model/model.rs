@@ -65,6 +65,7 @@ pub(super) struct Model {
     successes: u32,
     doubted: Option<Instant>,
     kept: bool,
+    pub(super) role_awaited: bool,
     round: Option<Round>,
     last_start: Option<Instant>,
     last_loss: Option<Instant>,
@@ -86,6 +87,7 @@ impl Model {
             successes: 0,
             doubted: None,
             kept: false,
+            role_awaited: false,
             round: None,
             last_start: None,
             last_loss: None,
@@ -176,7 +178,7 @@ impl Model {
         let until = until.expect("something comes next");
         let most = match (&self.round, self.state) {
             (Some(_), _) => panic!("a round with nothing in flight waits"),
-            (None, State::Up) if self.admits => self.pings.monitoring_ping_frequency.mul_f64(1.1),
+            (None, State::Up) if self.admits && !self.role_awaited => self.pings.monitoring_ping_frequency.mul_f64(1.1),
             (None, State::Up | State::Down) => self.pings.outage_ping_frequency.mul_f64(1.1),
             (None, State::Suspect) => self.pings.error_ping_frequency.mul_f64(1.1),
             (None, State::Recovering) => match self.last_end {

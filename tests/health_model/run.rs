@@ -35,6 +35,8 @@ pub(super) enum Event {
     Doubts(usize),
     Slow,
     Lost,
+    /// Whether a change of its role is waited for.
+    AwaitRole(bool),
 }
 
 /// One server and all that was seen of it.
@@ -89,6 +91,11 @@ impl Run {
                 Event::Doubts(count) => (0..*count).for_each(|_| self.signal(Signal::Doubt)),
                 Event::Slow => self.signal(Signal::Slow),
                 Event::Lost => self.signal(Signal::Lost),
+                Event::AwaitRole(awaited) => {
+                    self.model.role_awaited = *awaited;
+                    self.health.await_role(*awaited, self.now);
+                    self.compare();
+                }
             }
         }
     }

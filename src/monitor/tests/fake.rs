@@ -31,13 +31,13 @@ pub(super) enum Manner {
 /// A server of which each test says how it behaves, and which remembers its pings.
 #[derive(Debug, Clone)]
 pub(super) struct Fake {
-    role: Role,
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     manner: watch::Sender<Manner>,
+    role: watch::Sender<Role>,
     /// Sessions of an earlier epoch have ended.
     epoch: watch::Sender<u64>,
     pings: Mutex<Vec<(Instant, Over)>>,
@@ -56,16 +56,22 @@ impl Fake {
     pub(super) fn new(role: Role) -> Self {
         let inner = Inner {
             manner: watch::Sender::new(Manner::Answers(Duration::ZERO)),
+            role: watch::Sender::new(role),
             epoch: watch::Sender::new(0),
             pings: Mutex::default(),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
         };
-        Self { role, inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner) }
     }
 
     pub(super) fn behaves(&self, manner: Manner) {
         self.inner.manner.send_replace(manner);
+    }
+
+    /// Is promoted or demoted, and its sessions do not see it.
+    pub(super) fn becomes(&self, role: Role) {
+        self.inner.role.send_replace(role);
     }
 
     /// Ends every session and refuses new ones, as a server does that is killed.
@@ -93,7 +99,8 @@ impl Fake {
     }
 
     fn answer(&self) -> Finding {
-        Finding::Answered(Facts { role: self.role, timeline: None, system: None, position: None })
+        let role = *self.inner.role.borrow();
+        Finding::Answered(Facts { role, timeline: None, system: None, position: None })
     }
 
     /// One ping, as the server sees it.

@@ -41,6 +41,41 @@ async fn a_server_that_is_down_is_pinged_at_the_outage_frequency_over_fresh_conn
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_primary_that_was_demoted_is_asked_at_the_outage_frequency_until_it_takes_writes_again() {
+    let mut bench = Bench::settled(pair()).await;
+    bench.fake("primary").becomes(Role::Replica);
+    assert_eq!([bench.told().await.1.name(), bench.told().await.1.name()], ["standing_changed", "role_changed"]);
+    let next = bench.shared.table.load().entries()[0].known.next_ping;
+    assert!(next - clock::now() <= 33 * SECOND, "who asks when to come back is told so: {:?}", next - clock::now());
+    bench.fakes.iter().for_each(Fake::forget);
+    bench.silence(HOUR).await;
+    // The replica too: where it was promoted meanwhile, it outranks the old primary when that comes back.
+    bench.fakes.iter().for_each(|fake| all_about(&fake.gaps(), 30 * SECOND));
+    bench.fake("primary").becomes(Role::Primary);
+    let promoted = clock::now();
+    assert_eq!([bench.told().await.1.name(), bench.told().await.1.name()], ["standing_changed", "role_changed"]);
+    assert!(clock::now() - promoted <= 33 * SECOND);
+    sleep(31 * SECOND).await;
+    bench.fakes.iter().for_each(Fake::forget);
+    sleep(HOUR).await;
+    bench.fakes.iter().for_each(|fake| all_about(&fake.gaps(), 120 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_primary_is_out_its_replicas_are_asked_at_the_outage_frequency_and_no_stranger_is() {
+    let stranger =
+        pair().server("stranger", Role::Replica, "postgres://app@127.0.0.1:3/app").failover("stranger", [""; 0]);
+    let mut bench = Bench::settled(stranger).await;
+    bench.fake("primary").dies();
+    assert_eq!(bench.told().await.1.name(), "outage_opened");
+    sleep(30 * SECOND).await;
+    bench.fakes.iter().for_each(Fake::forget);
+    sleep(HOUR).await;
+    all_about(&bench.fake("replica").gaps(), 30 * SECOND);
+    all_about(&bench.fake("stranger").gaps(), 120 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_triggers_a_ping_at_once_and_opens_nothing_if_that_is_answered() {
     let mut bench = Bench::settled(pair()).await;
     sleep(20 * SECOND).await;
