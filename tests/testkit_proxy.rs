@@ -89,6 +89,67 @@ async fn reset_resets_connections_old_and_new() {
 }
 
 #[tokio::test]
+async fn present_connections_are_reset_alone() {
+    let proxy = echo().await;
+    let mut old = connect(proxy.addr()).await;
+    answered(&mut old, b"before").await.unwrap();
+    for _ in 0..2 {
+        proxy.set(Fault::ResetPresent).await.unwrap();
+        assert_eq!(rest(&mut old).await.1, Some(ErrorKind::ConnectionReset));
+        old = connect(proxy.addr()).await;
+        answered(&mut old, b"after").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn present_connections_end_and_what_their_clients_still_send_arrives() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap()).await.unwrap();
+    let mut client = connect(proxy.addr()).await;
+    let (mut server, _) = listener.accept().await.unwrap();
+    proxy.set(Fault::EndPresent).await.unwrap();
+    assert_eq!(rest(&mut client).await, (vec![], None));
+    server.write_all(b"an answer that nobody gets").await.unwrap();
+    client.write_all(b"still").await.unwrap();
+    client.shutdown().await.unwrap();
+    assert_eq!(rest(&mut server).await, (b"still".to_vec(), None));
+
+    let mut new = connect(proxy.addr()).await;
+    let (mut server, _) = listener.accept().await.unwrap();
+    server.write_all(b"x").await.unwrap();
+    assert_eq!(timeout(SOON, new.read_u8()).await.expect("it arrives").unwrap(), b'x');
+}
+
+#[tokio::test]
+async fn ignore_answers_no_connect_keeps_connections_and_serves_whoever_goes_on_trying() {
+    let proxy = echo().await;
+    let mut old = connect(proxy.addr()).await;
+    answered(&mut old, b"before").await.unwrap();
+    for _ in 0..2 {
+        proxy.set(Fault::Ignore).await.unwrap();
+        let mut trying = Box::pin(TcpStream::connect(proxy.addr()));
+        assert!(timeout(SILENCE, trying.as_mut()).await.is_err(), "it is neither made nor refused");
+        answered(&mut old, b"meanwhile").await.unwrap();
+        proxy.set(Fault::None).await.unwrap();
+        // The kernel tries again after a second.
+        let mut new = timeout(SOON, trying).await.expect("it is made").unwrap();
+        answered(&mut new, b"after").await.unwrap();
+    }
+    proxy.set(Fault::Ignore).await.unwrap();
+    proxy.set(Fault::Refuse).await.unwrap();
+    assert_eq!(TcpStream::connect(proxy.addr()).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn what_is_garbled_is_what_the_server_sends() {
+    let proxy = echo().await;
+    let mut stream = connect(proxy.addr()).await;
+    proxy.set(Fault::Garble).await.unwrap();
+    stream.write_all(&[0x00, 0x5a]).await.unwrap();
+    assert_eq!(timeout(SOON, stream.read_u16()).await.expect("it arrives").unwrap(), 0xffa5);
+}
+
+#[tokio::test]
 async fn hang_never_answers_new_connections_until_it_ends() {
     let proxy = echo().await;
     let mut old = connect(proxy.addr()).await;
@@ -177,6 +238,29 @@ async fn a_cut_lets_exactly_its_bytes_pass_and_counts_anew_when_set_again() {
     let mut stream = connect(proxy.addr()).await;
     stream.write_all(b"nothing passes").await.unwrap();
     assert_eq!(rest(&mut stream).await.0, b"");
+}
+
+#[tokio::test]
+async fn a_cut_at_something_cuts_the_first_that_says_it_and_lets_nobody_in_until_it_is_over() {
+    let proxy = echo().await;
+    for direction in [Direction::Up, Direction::Down] {
+        let mut streams = [connect(proxy.addr()).await, connect(proxy.addr()).await];
+        proxy.set(Fault::CutAt { bytes: b"STOP", direction }).await.unwrap();
+        let [first, other] = &mut streams;
+        answered(first, b"STO").await.unwrap();
+        answered(other, b"GO ON. ST").await.unwrap();
+        assert!(timeout(SILENCE, proxy.until_cut()).await.is_err(), "neither has said it");
+        first.write_all(b"PED").await.unwrap();
+        assert_eq!(rest(first).await.0, b"");
+        timeout(SOON, proxy.until_cut()).await.expect("it was cut").unwrap();
+        answered(other, b"OP, and STOP again").await.unwrap();
+
+        let mut new = connect(proxy.addr()).await;
+        new.write_all(b"x").await.unwrap();
+        assert!(is_silent(&mut new).await);
+        proxy.set(Fault::None).await.unwrap();
+        assert_eq!(timeout(SOON, new.read_u8()).await.expect("it is served").unwrap(), b'x');
+    }
 }
 
 #[tokio::test]

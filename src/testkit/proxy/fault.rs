@@ -31,6 +31,14 @@ pub enum Fault {
     Refuse,
     /// Present connections are reset (RST), on both sides, and so are new ones once they are made.
     Reset,
+    /// Present connections are reset (RST), on both sides. New ones pass.
+    ResetPresent,
+    /// The client of each present connection is told that the server has ended it (FIN): what it still sends arrives, and no
+    /// answer comes back. New connections pass.
+    EndPresent,
+    /// Connecting is not answered, as where a firewall drops what comes: nobody is refused, and no connection is made. Present
+    /// connections go on. When the fault ends, whoever goes on trying is served.
+    Ignore,
     /// New connections are made and nothing answers, as with a stopped postmaster; the upstream does not hear of them. Present connections go
     /// on. When the fault ends, those that waited are served.
     Hang,
@@ -61,12 +69,29 @@ pub enum Fault {
         /// Which bytes are counted and cut; bytes the other way pass.
         direction: Direction,
     },
+    /// The first connection on which these bytes go is closed, on both sides, just before the last of them; those before it
+    /// have passed. Then new connections wait as with [`Fault::Hang`], until the next fault is set, and all others go on:
+    /// what the cut has left can be looked at, and more can be done, before anybody connects again.
+    /// [`Proxy::until_cut`](super::Proxy::until_cut) tells when. `b"COMMIT\0"` downwards is PostgreSQL's answer to a `COMMIT`.
+    CutAt {
+        /// What goes by since the fault was set, in however many pieces; if it is empty, any byte is it.
+        bytes: &'static [u8],
+        /// On which way.
+        direction: Direction,
+    },
+    /// Every bit that the server sends arrives as its opposite.
+    Garble,
 }
 
 impl Fault {
     /// Whether bytes that go `way` stay where they are.
     pub(super) fn holds(self, way: Direction) -> bool {
         matches!(self, Self::BlackHole { direction } if direction.covers(way))
+    }
+
+    /// Whether bytes that go `way` are garbled.
+    pub(super) fn garbles(self, way: Direction) -> bool {
+        self == Self::Garble && way == Direction::Down
     }
 
     /// How many bytes to pass on at once, and how long to wait before.
@@ -83,10 +108,15 @@ impl Fault {
             Self::None
             | Self::Refuse
             | Self::Reset
+            | Self::ResetPresent
+            | Self::EndPresent
+            | Self::Ignore
             | Self::Hang
             | Self::AcceptClose
             | Self::BlackHole { .. }
-            | Self::CutAfter { .. } => (usize::MAX, Duration::ZERO),
+            | Self::CutAfter { .. }
+            | Self::CutAt { .. }
+            | Self::Garble => (usize::MAX, Duration::ZERO),
         }
     }
 }
