@@ -18,7 +18,7 @@ use tokio::{
 pub(crate) use self::{
     ping::Ping,
     probe::Probe,
-    worker::{Command, Shared, Worker},
+    worker::{Command, Past, Shared, Worker},
 };
 
 /// The running monitor. Dropping it ends its thread, its pings and its connections.
@@ -82,18 +82,22 @@ impl Monitor {
         self.ask(Command::Run).await;
     }
 
+    /// What is known now, for the monitor that takes over.
+    pub(crate) async fn past(&self) -> Past {
+        self.ask(Command::Hand).await
+    }
+
     /// Ends the thread, its pings and its connections, without waiting for that.
     pub(crate) fn stop(&self) {
         // An error says that it has ended.
         let _ = self.commands.send(Command::Stop);
     }
 
-    async fn ask(&self, command: fn(oneshot::Sender<()>) -> Command) {
+    /// A worker that has ended answers nothing, and there is nothing to wait for.
+    async fn ask<T: Default>(&self, command: fn(oneshot::Sender<T>) -> Command) -> T {
         let (done, answer) = oneshot::channel();
-        if self.commands.send(command(done)).is_ok() {
-            // An error says that the worker has ended: there is nothing to wait for.
-            let _ = answer.await;
-        }
+        let _ = self.commands.send(command(done));
+        answer.await.unwrap_or_default()
     }
 }
 

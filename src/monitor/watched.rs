@@ -4,12 +4,15 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{probe::Probe, worker::Message};
+use super::{
+    probe::Probe,
+    worker::{Message, Past},
+};
 use crate::{
     config::{AliasName, Role, ServerConfig},
     health::{Belief, Cause, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
     observe::{Event, EventKind},
-    plan::{Known, Table},
+    plan::Known,
     policy::{Breaker, Shift},
     pool::Server,
 };
@@ -113,11 +116,19 @@ impl<P: Probe> Watched<P> {
     }
 
     /// Takes over what was known of the same server before a reload.
-    pub(super) fn resume(&mut self, before: &Table, now: Instant) {
-        let entry = before.get(&self.server.name).filter(|entry| entry.known.address == self.server.address);
+    pub(super) fn resume(&mut self, before: &Past, now: Instant) {
+        let entry = before.table.get(&self.server.name).filter(|entry| entry.known.address == self.server.address);
         if let Some((opened, cause)) = entry.and_then(|entry| entry.known.outage.clone()) {
             self.health.resume(opened, cause, now);
         }
+        if let Some((_, breaker)) = before.of(&self.server) {
+            self.breaker.resume(breaker.clone());
+        }
+    }
+
+    /// How its breaker stands.
+    pub(super) fn breaker(&self) -> (Arc<Server>, Breaker) {
+        (Arc::clone(&self.server), self.breaker.clone())
     }
 
     /// Sends a ping: a task of its own, ended by its timeout.

@@ -21,7 +21,8 @@ use crate::{
     health::{Action, Cause, Change, Finding, Order, Signal, Tally},
     observe::{Event, EventKind, Observer},
     plan::{Chain, Judge, Standing, Table},
-    policy::Shift,
+    policy::{Breaker, Shift},
+    pool::Server,
 };
 
 /// How long the worker sleeps when nothing is due: any bound does.
@@ -59,8 +60,24 @@ pub(crate) enum Command {
     Settle(oneshot::Sender<()>),
     /// Send the pings that are due, and answer when they have ended.
     Run(oneshot::Sender<()>),
+    /// Hand over what is known.
+    Hand(oneshot::Sender<Past>),
     /// End.
     Stop,
+}
+
+/// What a worker takes over from the one before a reload, of servers that stay the same.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    pub(crate) table: Arc<Table>,
+    pub(super) breakers: Vec<(Arc<Server>, Breaker)>,
+}
+
+impl Past {
+    /// What stood for the same PostgreSQL.
+    pub(crate) fn of(&self, server: &Server) -> Option<&(Arc<Server>, Breaker)> {
+        self.breakers.iter().find(|(old, _)| old.name == server.name && old.address == server.address)
+    }
 }
 
 /// What comes back from tasks of the worker's own.
@@ -88,7 +105,7 @@ impl<P: Probe> Worker<P> {
     pub(crate) fn new(
         config: Arc<Config>,
         shared: Shared,
-        servers: Vec<(Arc<crate::pool::Server>, P)>,
+        servers: Vec<(Arc<Server>, P)>,
         commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
         let (outbox, inbox) = mpsc::unbounded_channel();
@@ -103,8 +120,8 @@ impl<P: Probe> Worker<P> {
         Self { config, judge, shared, servers, inbox, commands, settling: Vec::new(), runs: Vec::new() }
     }
 
-    /// Takes over the outages that were open before a reload, so that none is told twice.
-    pub(crate) fn resume(mut self, before: &Table) -> Self {
+    /// Takes over the outages and breakers that were open before a reload, so that none is told twice.
+    pub(crate) fn resume(mut self, before: &Past) -> Self {
         let now = clock::now();
         for watched in &mut self.servers {
             watched.resume(before, now);
@@ -122,6 +139,8 @@ impl<P: Probe> Worker<P> {
                 command = self.commands.recv() => match command {
                     Some(Command::Settle(done)) => self.settling.push(done),
                     Some(Command::Run(done)) => self.runs.push(done),
+                    // An error says that whoever asked has gone.
+                    Some(Command::Hand(done)) => drop(done.send(self.past())),
                     Some(Command::Stop) | None => return,
                 },
                 message = self.inbox.recv() => if let Some(message) = message { self.receive(message) },
@@ -129,6 +148,10 @@ impl<P: Probe> Worker<P> {
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
+    }
+
+    fn past(&self) -> Past {
+        Past { table: self.shared.table.load_full(), breakers: self.servers.iter().map(Watched::breaker).collect() }
     }
 
     /// One turn at every server; when the next one is needed at the latest.

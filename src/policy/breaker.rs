@@ -35,7 +35,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const DOUBLINGS: u32 = 4;
 
 /// The breaker of one server.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Breaker {
     settings: BreakerSettings,
     /// The first hold: the frequency of pings during an outage.
@@ -115,6 +115,16 @@ impl Breaker {
             window: VecDeque::new(),
             last: None,
         }
+    }
+
+    /// Goes on where another one of the same server was: after a reload, which may have changed the settings. Whoever is on trial
+    /// tells the one before; this one offers it anew.
+    pub fn resume(&mut self, before: Self) {
+        self.state = match before.state {
+            State::HalfOpen { tripped, trial, .. } => State::Open { tripped, until: trial.offered },
+            state @ (State::Closed | State::Open { .. } | State::Out { .. }) => state,
+        };
+        (self.window, self.last) = (before.window, before.last);
     }
 
     /// How long until the next look.

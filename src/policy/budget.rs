@@ -1,5 +1,7 @@
 //! How many calls may be made a second time: a share of all calls, so that retries never multiply an outage.
 
+use std::sync::Arc;
+
 use super::atomic::{AtomicU64, Ordering};
 
 /// One retry, in the unit of the account.
@@ -12,7 +14,7 @@ const RETRY: u64 = 100;
 /// same budget as one after a minute. The reserve has to cover a burst, which is the calls that one server's end fails at once.
 #[derive(Debug)]
 pub struct Budget {
-    left: AtomicU64,
+    left: Arc<AtomicU64>,
     deposit: u64,
     most: u64,
 }
@@ -23,7 +25,14 @@ impl Budget {
     pub fn new(percent: u32, reserve: u32) -> Self {
         let (deposit, reserve) = (u64::from(percent), u64::from(reserve) * RETRY);
         // Without a reserve too, enough calls come to a retry.
-        Self { left: AtomicU64::new(reserve), deposit, most: reserve.max(deposit).max(RETRY) }
+        Self { left: Arc::new(AtomicU64::new(reserve)), deposit, most: reserve.max(deposit).max(RETRY) }
+    }
+
+    /// The account of `before` where the terms are the same: after a reload, which is no reason to begin with a full reserve.
+    #[must_use]
+    pub fn resumed(self, before: &Self) -> Self {
+        let same = (self.deposit, self.most) == (before.deposit, before.most);
+        if same { Self { left: Arc::clone(&before.left), ..self } } else { self }
     }
 
     /// Pays in for a call: once for each, however often it is tried. While the account is full this is one load.

@@ -1,6 +1,6 @@
 //! What became of the calls that were made on one server: counters that every call may add to.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     atomic::{AtomicU64, Ordering},
@@ -10,10 +10,15 @@ use super::{
 /// The calls on one server since the start. A call that failed is not counted as slow too, so that each adds to two at most.
 #[derive(Debug)]
 pub struct Calls {
+    counters: Arc<Counters>,
+    slow_after: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
     made: AtomicU64,
     failed: AtomicU64,
     slow: AtomicU64,
-    slow_after: Duration,
 }
 
 /// How many calls were made, and how many of them failed or were slow.
@@ -38,18 +43,24 @@ impl Calls {
     /// Counters that take a call of this length and more for slow.
     #[must_use]
     pub fn new(slow_after: Duration) -> Self {
-        Self { made: AtomicU64::new(0), failed: AtomicU64::new(0), slow: AtomicU64::new(0), slow_after }
+        Self { counters: Arc::default(), slow_after }
+    }
+
+    /// The same counters, to which others may add too, with another opinion of what is slow: after a reload.
+    #[must_use]
+    pub fn resumed(&self, slow_after: Duration) -> Self {
+        Self { counters: Arc::clone(&self.counters), slow_after }
     }
 
     /// Counts a call that took this long and ended well (`None`) or with a fault. What speaks of neither the server nor the way to it
     /// is not counted: a full pool, a wrong setting, a replica's conflict with replay.
     pub fn record(&self, fault: Option<Fault>, took: Duration) {
         let counter = match fault.map_or(Said::Answered, Said::by) {
-            Said::Failed => Some(&self.failed),
-            Said::Answered => (took >= self.slow_after).then_some(&self.slow),
+            Said::Failed => Some(&self.counters.failed),
+            Said::Answered => (took >= self.slow_after).then_some(&self.counters.slow),
             Said::Nothing => return,
         };
-        self.made.fetch_add(1, Ordering::Relaxed);
+        self.counters.made.fetch_add(1, Ordering::Relaxed);
         if let Some(counter) = counter {
             counter.fetch_add(1, Ordering::Relaxed);
         }
@@ -67,7 +78,8 @@ impl Calls {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts { made: read(&self.made), failed: read(&self.failed), slow: read(&self.slow) }
+        let Counters { made, failed, slow } = &*self.counters;
+        Counts { made: read(made), failed: read(failed), slow: read(slow) }
     }
 }
 

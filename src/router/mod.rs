@@ -146,7 +146,7 @@ impl<B: Backend> Router<B> {
 
     async fn start_built(config: Config, build: Build<B>) -> Result<Self, Error> {
         let observer = Observer::default();
-        let topology = Topology::start(config, observer.clone(), Arc::<Table>::default(), &build)?;
+        let topology = Topology::start(config, observer.clone(), &build)?;
         topology.monitor.settled().await;
         topology.lead();
         Ok(Self {
@@ -217,8 +217,9 @@ impl<B: Backend> Router<B> {
         topology.monitor.run().await;
     }
 
-    /// Goes over to another configuration. Handles follow; leases that are out are finished on their old connections; outages
-    /// that are open stay open. Pools are made anew.
+    /// Goes over to another configuration. Handles follow; leases that are out are finished on their old connections. A server that
+    /// keeps its alias and address keeps its outage, its breaker and what was counted of its calls; an alias that keeps its
+    /// `retry_budget` and `max_size` keeps what is left of its retries. Pools are made anew.
     ///
     /// # Errors
     ///
@@ -233,7 +234,7 @@ impl<B: Backend> Router<B> {
         if old.is_closed() {
             return Err(Error::closed());
         }
-        let topology = Topology::start(config, self.inner.observer.clone(), self.table(), &self.inner.build)?;
+        let topology = old.replaced_by(config, &self.inner.build).await?;
         topology.monitor.settled().await;
         self.inner.topology.store(Arc::new(topology));
         old.retire();

@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     config::{AliasConfig, AliasKind, AliasName, Balance, Config, PoolSettings, ServerConfig, Target},
-    monitor::{Command, Monitor, Ping, Probe, Shared, Worker},
+    monitor::{Command, Monitor, Past, Ping, Probe, Shared, Worker},
     observe::{self, Observer},
-    plan::{Chain, Mode, Route, Table},
+    plan::{Chain, Mode, Route},
     policy::Budget,
     pool::{AcquireError, Backend, Connector, Dial, PoolSpec, Server, Terms, TlsError},
 };
@@ -114,22 +114,39 @@ enum Purpose {
 
 impl<B: Backend> Topology<B> {
     /// Builds pools and routes and starts the monitor. Connects to nobody yet but for the monitor's pings.
-    pub(super) fn start(
+    pub(super) fn start(config: Config, observer: Observer, build: &Build<B>) -> Result<Self, Error> {
+        Self::start_after(None, Past::default(), config, observer, build)
+    }
+
+    /// The same for another configuration, from what is known by this one.
+    ///
+    /// Cancel safety: it waits before it has begun anything.
+    pub(super) async fn replaced_by(&self, config: Config, build: &Build<B>) -> Result<Self, Error> {
+        let past = self.monitor.past().await;
+        Self::start_after(Some(self), past, config, self.shared.observer.clone(), build)
+    }
+
+    fn start_after(
+        before: Option<&Self>,
+        past: Past,
         config: Config,
         observer: Observer,
-        before: Arc<Table>,
         build: &Build<B>,
     ) -> Result<Self, Error> {
         observe::warn(config.warnings());
         let config = Arc::new(config);
         let shared = Shared::new(observer);
-        let sites = sites(&config, &shared, build)?;
+        let sites = sites(&config, &shared, &past, build)?;
         let mut lines = BTreeMap::new();
         for alias in config.aliases() {
-            lines.insert(alias.name.clone(), Arc::new(line(alias, &config, &sites, &shared, build)?));
+            let mut line = line(alias, &config, &sites, &shared, build)?;
+            if let Some(old) = before.and_then(|before| before.lines.get(&alias.name)) {
+                line.budget = line.budget.resumed(&old.budget);
+            }
+            lines.insert(alias.name.clone(), Arc::new(line));
         }
         let own: Vec<_> = sites.iter().map(|site| Stop::new(&site.server, &site.own)).collect();
-        let (monitor, ended) = start_monitor(&config, &shared, sites, before, build)?;
+        let (monitor, ended) = start_monitor(&config, &shared, sites, past, build)?;
         let detours = || lines.values().flat_map(|line| line.route.failover());
         let pools = own.iter().chain(detours()).map(|stop| Arc::clone(&stop.pool)).collect();
         let servers = own.iter().map(|stop| Arc::clone(&stop.server)).collect();
@@ -221,7 +238,12 @@ impl<B: Backend> fmt::Debug for Topology<B> {
 }
 
 /// One site for each alias that is a server, in the order of declaration.
-fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) -> Result<Vec<Site<'a, B>>, Error> {
+fn sites<'a, B: Backend>(
+    config: &'a Config,
+    shared: &Shared,
+    past: &Past,
+    build: &Build<B>,
+) -> Result<Vec<Site<'a, B>>, Error> {
     let servers = config.aliases().iter().filter_map(|alias| match &alias.kind {
         AliasKind::Server(declared) => Some((alias, &**declared)),
         AliasKind::Group { .. } => None,
@@ -231,7 +253,12 @@ fn sites<'a, B: Backend>(config: &'a Config, shared: &Shared, build: &Build<B>) 
             let address = declared.target.address();
             let server = Server::new(alias.name.clone(), address, Arc::clone(&shared.bell));
             let server = server.with_outage_errors(config.outage_errors().clone());
-            let server = Arc::new(server.with_slow_calls(declared.breaker.breaker_slow_after));
+            let slow_after = declared.breaker.breaker_slow_after;
+            let mut server = server.with_slow_calls(slow_after);
+            if let Some((old, _)) = past.of(&server) {
+                server.calls = old.calls.resumed(slow_after);
+            }
+            let server = Arc::new(server);
             let dial = build.dial(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
             let own = pool(alias, &server, &dial, Purpose::Own, build)?;
             Ok(Site { server, declared, dial, own })
@@ -336,11 +363,11 @@ fn start_monitor<B>(
     config: &Arc<Config>,
     shared: &Shared,
     sites: Vec<Site<'_, B>>,
-    before: Arc<Table>,
+    past: Past,
     build: &Build<B>,
 ) -> Result<(Monitor, oneshot::Receiver<()>), Error> {
     let servers: Vec<_> =
         sites.into_iter().map(|site| (site.server, Ping::new(site.dial, site.declared.pings.ping_timeout))).collect();
     let (config, shared) = (Arc::clone(config), shared.clone());
-    build.monitor(move |commands| Worker::new(config, shared, servers, commands).resume(&before)).map_err(Error::thread)
+    build.monitor(move |commands| Worker::new(config, shared, servers, commands).resume(&past)).map_err(Error::thread)
 }

@@ -9,7 +9,7 @@ use loom::{model::Builder, sync::Arc, thread};
 
 use self::{budget::Budget, latency::Latencies};
 
-#[expect(unreachable_pub, reason = "it is public in its crate")]
+#[expect(dead_code, unreachable_pub, reason = "a model needs a part of it")]
 #[path = "../../src/policy/budget.rs"]
 mod budget;
 #[expect(dead_code, unreachable_pub, reason = "a model needs a part of it")]

@@ -74,6 +74,50 @@ async fn what_failed_while_a_server_went_down_holds_nobody_back_when_it_is_up_ag
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_breaker_that_is_open_at_a_reload_stays_open_is_told_once_and_is_held_longer_when_it_opens_again() {
+    let mut bench = Bench::settled(pair()).await;
+    bench.look().await;
+    bench.calls("replica", 30, Some(Fault::Late));
+    assert_eq!(bench.told().await.1.name(), "breaker_opened");
+    let past = bench.ask(Command::Hand).await;
+    bench.commands.send(Command::Stop).unwrap();
+    let mut bench = Bench::after(pair(), |_, _| {}, &past);
+    bench.ask(Command::Settle).await;
+    assert!(bench.is_behind("replica"));
+    bench.silence(31 * SECOND).await;
+    assert!(bench.server("replica").cell.take_trial(), "the hold goes on from where it was");
+    bench.calls("replica", 1, None);
+    bench.look().await;
+    assert!(bench.server("replica").cell.take_trial());
+    bench.calls("replica", 1, None);
+    let (_, closed, _) = bench.told().await;
+    assert!(matches!(closed, EventKind::BreakerClosed { duration } if duration > 30 * SECOND), "{closed:?}");
+    let past = bench.ask(Command::Hand).await;
+    let mut bench = Bench::after(pair(), |_, _| {}, &past);
+    bench.look().await;
+    bench.calls("replica", 30, Some(Fault::Late));
+    assert_eq!(bench.told().await.1.name(), "breaker_opened");
+    bench.silence(58 * SECOND).await;
+    assert!(!bench.server("replica").cell.take_trial(), "twice as long as the first time");
+    bench.silence(4 * SECOND).await;
+    assert!(bench.server("replica").cell.take_trial());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trial_that_was_on_at_a_reload_is_made_after_it() {
+    let mut bench = Bench::settled(pair()).await;
+    bench.look().await;
+    bench.calls("replica", 30, Some(Fault::Late));
+    bench.told().await;
+    bench.silence(31 * SECOND).await;
+    assert!(bench.server("replica").cell.take_trial());
+    let past = bench.ask(Command::Hand).await;
+    let mut bench = Bench::after(pair(), |_, _| {}, &past);
+    bench.look().await;
+    assert!(bench.server("replica").cell.take_trial());
+}
+
+#[tokio::test(start_paused = true)]
 async fn slow_calls_open_a_breaker_only_where_the_configuration_says_what_is_slow() {
     let mut bench = Bench::settled(pair()).await;
     bench.look().await;

@@ -17,13 +17,12 @@ use tokio::{
 };
 
 use self::fake::{Fake, Manner};
-use super::{Command, Monitor, Shared, Worker};
+use super::{Command, Monitor, Past, Shared, Worker};
 use crate::{
     clock,
     config::{Config, ConfigBuilder, Role},
     health::Belief,
     observe::{EventKind, Events, Observer},
-    plan::Table,
     pool::Server,
 };
 
@@ -53,11 +52,11 @@ fn pair() -> ConfigBuilder {
 impl Bench {
     /// Starts a worker over the servers of `config`; `prepare` says how each behaves from the start.
     fn start(config: ConfigBuilder, prepare: impl Fn(&str, &Fake)) -> Self {
-        Self::after(config, prepare, &Table::default())
+        Self::after(config, prepare, &Past::default())
     }
 
     /// The same, after a reload.
-    fn after(config: ConfigBuilder, prepare: impl Fn(&str, &Fake), before: &Table) -> Self {
+    fn after(config: ConfigBuilder, prepare: impl Fn(&str, &Fake), before: &Past) -> Self {
         let config = Arc::new(config.build().unwrap());
         let bell = Arc::new(Notify::new());
         let shared = Shared { bell: Arc::clone(&bell), ..Shared::new(Observer::default()) };
@@ -65,11 +64,11 @@ impl Bench {
         for alias in config.aliases() {
             let fake = Fake::new(if alias.name.as_str() == "primary" { Role::Primary } else { Role::Replica });
             prepare(alias.name.as_str(), &fake);
-            servers.push(Arc::new(Server::new(
-                alias.name.clone(),
-                format!("{}:5432/app", alias.name),
-                Arc::clone(&bell),
-            )));
+            let mut server = Server::new(alias.name.clone(), format!("{}:5432/app", alias.name), Arc::clone(&bell));
+            if let Some((old, _)) = before.of(&server) {
+                server.calls = old.calls.resumed(SECOND);
+            }
+            servers.push(Arc::new(server));
             fakes.push(fake);
         }
         let (commands, orders) = mpsc::unbounded_channel();
@@ -88,10 +87,10 @@ impl Bench {
         bench
     }
 
-    async fn ask(&self, command: fn(oneshot::Sender<()>) -> Command) {
+    async fn ask<T>(&self, command: fn(oneshot::Sender<T>) -> Command) -> T {
         let (done, answer) = oneshot::channel();
         self.commands.send(command(done)).unwrap();
-        timeout(HOUR, answer).await.expect("the worker answers").unwrap();
+        timeout(HOUR, answer).await.expect("the worker answers").unwrap()
     }
 
     fn index(&self, name: &str) -> usize {

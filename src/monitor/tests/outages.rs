@@ -139,7 +139,7 @@ async fn an_outage_that_is_open_at_a_reload_is_not_told_twice_and_its_end_is() {
     let mut bench = Bench::settled(pair()).await;
     bench.fake("replica").dies();
     assert_eq!(bench.told().await.1.name(), "outage_opened");
-    let before = bench.shared.table.load_full();
+    let before = bench.ask(Command::Hand).await;
     bench.commands.send(Command::Stop).unwrap();
     let mut after = Bench::after(
         pair(),

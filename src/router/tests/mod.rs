@@ -7,6 +7,8 @@ mod fallback;
 mod hedges;
 #[cfg(feature = "testkit")]
 mod reads;
+#[cfg(feature = "testkit")]
+mod reload;
 
 use std::time::Duration;
 

@@ -1,0 +1,81 @@
+//! What of the calls that were made outlives a reload? In virtual time, as the reads.
+
+use std::time::Duration;
+
+use super::{
+    super::{Router, fake::FakePool, line::Line},
+    reads::{config, router},
+};
+use crate::{
+    config::{CallSettings, Config, ConfigBuilder, Role},
+    health::Need,
+    policy::Fault,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Router<FakePool> {
+    /// The line of the replica's alias, as it is now.
+    fn replica(&self) -> std::sync::Arc<Line<FakePool>> {
+        self.inner.line("replica").unwrap()
+    }
+
+    fn fail_calls(&self, count: usize) {
+        let line = self.replica();
+        (0..count).for_each(|_| line.route.own()[0].server.record_call(Some(Fault::Closed), SECOND));
+    }
+
+    /// Whether requests turn from the replica, once that has been looked at again.
+    async fn is_behind_soon(&self) -> bool {
+        tokio::time::sleep(SECOND * 11 / 10).await;
+        self.is_behind()
+    }
+
+    fn is_behind(&self) -> bool {
+        self.replica().route.own()[0].server.cell.belief().is_behind(Need::Reads)
+    }
+
+    async fn reload_to(&self, config: ConfigBuilder) {
+        self.reload(config.build().unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_breaker_stays_open_across_a_reload_and_that_of_a_server_at_another_address_is_forgotten() {
+    let router = router(CallSettings::default()).await;
+    assert!(!router.is_behind_soon().await);
+    router.fail_calls(30);
+    assert!(router.is_behind_soon().await);
+    router.reload_to(config(CallSettings::default())).await;
+    assert!(router.is_behind(), "no read goes there first");
+    let url = |host: &str| format!("postgres://app@{host}/app?sslmode=disable");
+    let moved = Config::builder().server("primary", Role::Primary, url("db1"));
+    router.reload_to(moved.server("replica", Role::Replica, url("db3"))).await;
+    assert!(!router.is_behind_soon().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_on_either_side_of_a_reload_open_a_breaker_together() {
+    let router = router(CallSettings::default()).await;
+    assert!(!router.is_behind_soon().await);
+    let before = router.replica();
+    router.fail_calls(10);
+    assert!(!router.is_behind_soon().await);
+    router.reload_to(config(CallSettings::default())).await;
+    router.fail_calls(9);
+    assert!(!router.is_behind_soon().await);
+    // A call that was made before the reload ends after it.
+    before.route.own()[0].server.record_call(Some(Fault::Closed), SECOND);
+    assert!(router.is_behind_soon().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alias_keeps_what_is_left_of_its_retries_across_a_reload_and_begins_anew_where_their_share_is_changed() {
+    let router = router(CallSettings::default()).await;
+    let left = |router: &Router<FakePool>| (0..10).filter(|_| router.replica().budget.withdraw()).count();
+    assert!(router.replica().budget.withdraw());
+    router.reload_to(config(CallSettings::default())).await;
+    assert_eq!(left(&router), 3, "of a reserve of four");
+    router.reload_to(config(CallSettings { retry_budget: 40, ..CallSettings::default() })).await;
+    assert_eq!(left(&router), 4);
+}
