@@ -11,19 +11,17 @@ use pgdetour::{
     pool::{Backend, Bb8Postgres, DeadpoolPostgres},
     testkit::{Cluster, Server},
 };
-use tokio::task::JoinSet;
 use tokio_postgres::NoTls;
 
-use support::{Fallible, Judged, Row, Spread, Unit, Wanted, now, progress};
+use support::{
+    Fallible, Judged, Row, Unit, Wanted, progress,
+    turns::{in_tasks, in_turns, tasks_of},
+};
 
 /// Connections of each pool, all open and idle before anything is measured.
 const SIZE: u32 = 16;
 /// Rows of the table that is read.
 const ROWS: i32 = 10_000;
-/// Pairs of turns for each row.
-const ROUNDS: usize = 500;
-/// How long one turn takes, about: short beside what else a machine does, so that most pairs are left in peace.
-const TURN: Duration = Duration::from_millis(2);
 const SELECT: &str = "SELECT note FROM orders WHERE id = $1";
 
 /// Something that lends connections: a bare pool, or an alias.
@@ -138,41 +136,6 @@ async fn read_over(alias: &Alias<DeadpoolPostgres>, tasks: usize, times: usize) 
     .await
 }
 
-async fn in_tasks<S, F>(source: &S, tasks: usize, work: impl Fn(S, usize) -> F) -> Duration
-where
-    S: Source,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let begun = now();
-    let running: JoinSet<()> = (0..tasks).map(|task| work(source.clone(), task)).collect();
-    running.join_all().await;
-    begun.elapsed()
-}
-
-/// Times two kinds of work in turns (A B, B A, A B …): the quotient b/a of each pair.
-async fn in_turns<A, B>(a: impl Fn(usize) -> A, b: impl Fn(usize) -> B) -> Spread
-where
-    A: Future<Output = Duration>,
-    B: Future<Output = Duration>,
-{
-    let mut times = 10;
-    while a(times).await.max(b(times).await) < TURN {
-        times = times * 3 / 2;
-    }
-    let mut spread = Spread::default();
-    for round in 0..ROUNDS {
-        let (a, b) = match round % 2 {
-            0 => (a(times).await, b(times).await),
-            _ => {
-                let b = b(times).await;
-                (a(times).await, b)
-            }
-        };
-        spread.add(b.as_secs_f64() / a.as_secs_f64());
-    }
-    spread
-}
-
 async fn borrowing<A: Source, B: Source>(pool: &str, tasks: usize, bare: &A, alias: &B) -> Row {
     progress(format_args!("get and drop, {pool}, {tasks} tasks"));
     Row {
@@ -208,10 +171,6 @@ async fn calling(tasks: usize, bare: &deadpool_postgres::Pool, alias: &Alias<Dea
         aim: 1.01,
         spread: in_turns(|times| select(bare, tasks, times), |times| read_over(alias, tasks, times)).await,
     }
-}
-
-fn tasks_of(count: usize) -> String {
-    if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
 }
 
 /// Opens all connections of a pool.

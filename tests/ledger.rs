@@ -24,7 +24,7 @@ use pgdetour::{
 };
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-use self::chaos::Chaos;
+use self::chaos::{Ambush, Chaos};
 
 type Tested = Result<(), Box<dyn Error>>;
 
@@ -167,7 +167,7 @@ impl Stage {
         };
         (0..CALLERS).for_each(|_| start(&mut callers));
         // A long run has more calls for each fault: those take longest.
-        let faults = self.chaos.reign(progress, 20.max(calls / 500));
+        let faults = self.chaos.reign(progress, 20.max(calls / 2000));
         let calls = async {
             while let Some(ended) = callers.join_next().await {
                 let (entry, what) = ended?;
@@ -195,10 +195,11 @@ impl Stage {
     }
 }
 
-async fn enter(transaction: Transaction, entry: i64) -> Result<i64, tokio_postgres::Error> {
+async fn enter(transaction: Transaction, entry: i64, ambush: Arc<Ambush>) -> Result<i64, Box<dyn Error + Send + Sync>> {
     transaction.execute("INSERT INTO ledger VALUES ($1)", &[&entry]).await?;
     // The second statement makes a transaction that can fail in its middle.
     let row = transaction.query_one("SELECT $1::int8 * 2", &[&entry]).await?;
+    ambush.meet().await?;
     Ok(row.get(0))
 }
 
@@ -221,9 +222,14 @@ async fn patiently(call: impl Future<Output = Told>) -> Told {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_write_that_was_executed_is_reported_as_undone_and_none_is_done_twice() -> Tested {
     let mut stage = Stage::set().await?;
-    let call = |primary: Alias, entry| async move {
-        primary_is_back(&primary).await;
-        patiently(async { told(primary.write(|transaction| enter(transaction, entry)).await) }).await
+    let ambush = stage.chaos.ambush();
+    let call = |primary: Alias, entry| {
+        let ambush = Arc::clone(&ambush);
+        async move {
+            primary_is_back(&primary).await;
+            let work = |transaction| enter(transaction, entry, Arc::clone(&ambush));
+            patiently(async { told(primary.write(work).await) }).await
+        }
     };
     let said = stage.play(count().min(10_000), call).await?;
     let books = Books::close(&said, &stage.entries().await?);
@@ -234,11 +240,11 @@ async fn no_write_that_was_executed_is_reported_as_undone_and_none_is_done_twice
 }
 
 /// Calls with the same key until that is answered: what a caller does who has to know. Who gives up in between may begin anew.
-async fn insist(primary: Alias, entry: i64, unknown: Arc<AtomicUsize>) -> Told {
+async fn insist(primary: Alias, entry: i64, ambush: Arc<Ambush>, unknown: Arc<AtomicUsize>) -> Told {
     let key = format!("entry {entry}");
+    let work = |transaction| enter(transaction, entry, Arc::clone(&ambush));
     loop {
-        let call = async { told(primary.write_once(&key, |transaction| enter(transaction, entry)).await) };
-        match patiently(call).await {
+        match patiently(async { told(primary.write_once(&key, work).await) }).await {
             Told::Acknowledged => return Told::Acknowledged,
             // Nobody asks again.
             Told::Cancelled if fastrand::bool() => return Told::Cancelled,
@@ -249,10 +255,10 @@ async fn insist(primary: Alias, entry: i64, unknown: Arc<AtomicUsize>) -> Told {
     }
 }
 
-/// Waits until the primary is there again: a refusal comes at once.
+/// Waits until the primary lends connections again. A refusal comes at once, and says little.
 async fn primary_is_back(primary: &Alias) {
     let mut looks = tokio::time::interval(MS);
-    while primary.target().is_none() {
+    while primary.get().await.is_err() {
         looks.tick().await;
     }
 }
@@ -260,8 +266,9 @@ async fn primary_is_back(primary: &Alias) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_to_happen_once_is_neither_lost_nor_doubled() -> Tested {
     let mut stage = Stage::set().await?;
-    let unknown = Arc::new(AtomicUsize::new(0));
-    let said = stage.play(count(), |primary, entry| insist(primary, entry, Arc::clone(&unknown))).await?;
+    let (ambush, unknown) = (stage.chaos.ambush(), Arc::new(AtomicUsize::new(0)));
+    let call = |primary, entry| insist(primary, entry, Arc::clone(&ambush), Arc::clone(&unknown));
+    let said = stage.play(count(), call).await?;
     // Those that were told to somebody who then called again.
     let unknown = unknown.load(Ordering::Relaxed);
     let books = Books { unknown, ..Books::close(&said, &stage.entries().await?) };

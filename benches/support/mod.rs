@@ -4,6 +4,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod reads;
+pub(crate) mod turns;
 
 use std::{
     error::Error,
