@@ -37,7 +37,7 @@ impl<B: Backend> Alias<B> {
     /// [`Unknown`](Outcome::Unknown) means that the time was over first: call again with the same key.
     ///
     /// Work that ends the transaction itself is not made again, and its error does not say that this is safe: what it has
-    /// done may be there, and the key without an answer.
+    /// done may be there, and the key without an answer. Whoever calls with that key then is told [`Unknown`](Outcome::Unknown) too.
     ///
     /// The key names the effect, not the attempt: one that the client of a request has sent, for example. 1 to 255 bytes without
     /// NUL. Key and answer are part of the SQL that is sent, so a server that logs statements logs them.
@@ -94,15 +94,17 @@ impl<B: Backend> Alias<B> {
                 }
                 Err(end) => return Err(course.end(end)),
             };
-            let (open, stored) = match once.begin(lease, &course).await {
+            let (open, found) = match once.begin(lease, &course).await {
                 Ok(begun) => begun,
                 Err(broken) => {
                     course.again(broken, unsure).await?;
                     continue;
                 }
             };
-            if let Some(answer) = stored {
-                let answer = read(open, &answer).await.map_err(|broken| course.fail(broken))?;
+            if let Found::Used(answer) = found {
+                // Whoever finds no answer may have found what he has done himself.
+                course.repeatable = answer.is_some();
+                let answer = read(open, answer).await.map_err(|broken| course.fail(broken))?;
                 course.answered();
                 return Ok(answer);
             }
@@ -124,6 +126,14 @@ impl<B: Backend> Alias<B> {
     }
 }
 
+/// What is there under a key.
+enum Found {
+    /// It belongs to whoever has looked.
+    Nothing,
+    /// The answer of whoever has used it. None where that has ended its transaction itself.
+    Used(Option<String>),
+}
+
 /// What is to happen once.
 struct Once {
     /// The key, as SQL.
@@ -132,32 +142,29 @@ struct Once {
 }
 
 impl Once {
-    /// Begins a transaction that has the key, or gives the answer that is stored under it.
-    async fn begin<B: Backend>(
-        &self,
-        lease: Lease<B>,
-        course: &Course<'_, B>,
-    ) -> Result<(Open<B>, Option<String>), Broken> {
+    /// Begins a transaction that takes the key, if nobody has used it.
+    async fn begin<B: Backend>(&self, lease: Lease<B>, course: &Course<'_, B>) -> Result<(Open<B>, Found), Broken> {
         let Self { key, keep } = self;
-        // Who comes second waits here for the first. A key that has expired is as good as none.
+        // Who comes second waits here for the first. A key that has expired is as good as none. Where it is taken, the first row
+        // is of one column.
         let sql = format!(
             "BEGIN; \
              INSERT INTO pgdetour.writes AS w (key, expires_at) \
              VALUES ({key}, pg_catalog.now() + pg_catalog.make_interval(secs => {seconds})) \
              ON CONFLICT (key) DO UPDATE SET answer = NULL, expires_at = EXCLUDED.expires_at \
-             WHERE w.expires_at <= pg_catalog.now(); \
-             SELECT true, w.answer FROM pgdetour.writes w WHERE w.key = {key}; \
-             SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', '{left}', true) \
-             WHERE pg_catalog.current_setting('idle_in_transaction_session_timeout') = '0'",
+             WHERE w.expires_at <= pg_catalog.now() RETURNING true; \
+             SELECT w.answer, CASE pg_catalog.current_setting('idle_in_transaction_session_timeout') WHEN '0' \
+             THEN pg_catalog.set_config('idle_in_transaction_session_timeout', '{left}', true) END \
+             FROM pgdetour.writes w WHERE w.key = {key}",
             seconds = keep.as_secs_f64(),
             // Whom the network has cut off does not keep the key from others for longer than it may take.
             left = course.deadline.left(clock::now()).as_millis().clamp(1, i32::MAX as u128),
         );
-        let (open, row) = Open::begin((lease, course.tether()), &sql, course.deadline).await?;
-        // Two columns, so that the row after it is never taken for the answer.
-        match <[Option<String>; 2]>::try_from(row) {
-            Ok([_, stored]) => Ok((open, stored)),
-            Err(_) => {
+        let (open, mut row) = Open::begin((lease, course.tether()), &sql, course.deadline).await?;
+        match row.len() {
+            1 => Ok((open, Found::Nothing)),
+            2 => Ok((open, Found::Used(row.swap_remove(0)))),
+            _ => {
                 open.roll_back().await;
                 Err(Broken::because("the key was stored and is not there", Outcome::RolledBack))
             }
@@ -196,11 +203,15 @@ impl Once {
     }
 }
 
-/// Gives the transaction up and the stored answer back. Where that is none of the type that is asked for, it has happened all
-/// the same.
-async fn read<B: Backend, T: DeserializeOwned>(open: Open<B>, answer: &str) -> Result<T, Broken> {
+/// Gives the transaction up and the stored answer back. Where there is none, or none of the type that is asked for, it has happened
+/// all the same.
+async fn read<B: Backend, T: DeserializeOwned>(open: Open<B>, answer: Option<String>) -> Result<T, Broken> {
     open.roll_back().await;
-    serde_json::from_str(answer).map_err(|error| Broken::by(error.into(), |_| Outcome::Unknown))
+    let Some(answer) = answer else {
+        let why = "work that ended its transaction itself has used the key, and left no answer";
+        return Err(Broken::because(why, Outcome::Unknown));
+    };
+    serde_json::from_str(&answer).map_err(|error| Broken::by(error.into(), |_| Outcome::Unknown))
 }
 
 /// Deletes some keys that have expired, over a connection that is done with.

@@ -355,9 +355,12 @@ impl Session {
             state.keys.get(key).cloned()
         };
         self.key = Some((key.to_owned(), None));
-        self.reply.complete("BEGIN").complete("INSERT 0 1");
-        self.reply.columns(2).row(&[Some("t".to_owned()), stored], false).complete("SELECT 1");
-        self.reply.columns(1).complete("SELECT 0");
+        self.reply.complete("BEGIN").columns(1);
+        match &stored {
+            None => self.reply.row(&[Some("t".to_owned())], false).complete("INSERT 0 1"),
+            Some(_) => self.reply.complete("INSERT 0 0"),
+        };
+        self.reply.columns(2).row(&[stored, None], false).complete("SELECT 1");
         Ok(())
     }
 
