@@ -4,6 +4,7 @@
 
 mod admission;
 mod breaker;
+mod connection;
 mod dropped;
 mod harness;
 mod lifecycle;

@@ -21,7 +21,7 @@ use tokio_postgres::error::SqlState;
 use crate::harness::{MS, Pair, SOON, Story, Subject, Tested, quick, soon};
 
 /// A router whose way to the primary is a proxy, with one connection at a time and calls of that length.
-async fn proxied(pair: &Pair, call_timeout: Duration) -> Result<(Proxy, Router), Box<dyn Error>> {
+pub(crate) async fn proxied(pair: &Pair, call_timeout: Duration) -> Result<(Proxy, Router), Box<dyn Error>> {
     let proxy = Proxy::start((pair.primary().host(), pair.primary().port())).await?;
     let way = pair.primary().url_at("127.0.0.1", proxy.addr().port());
     // What is cut here is no outage.
@@ -36,15 +36,15 @@ async fn proxied(pair: &Pair, call_timeout: Duration) -> Result<(Proxy, Router),
     Ok((proxy, router))
 }
 
-async fn with_table(pair: &Pair) -> Tested {
+pub(crate) async fn with_table(pair: &Pair) -> Tested {
     Ok(pair.primary().execute("CREATE TABLE ledger (entry int8)").await?)
 }
 
-async fn entries(pair: &Pair) -> Result<i64, Box<dyn Error>> {
+pub(crate) async fn entries(pair: &Pair) -> Result<i64, Box<dyn Error>> {
     Ok(pair.primary().connect().await?.query_one("SELECT count(*) FROM ledger", &[]).await?.get(0))
 }
 
-async fn enter<B: Subject>(transaction: &Transaction<B>, entry: i64) -> Result<u64, tokio_postgres::Error> {
+pub(crate) async fn enter<B: Subject>(transaction: &Transaction<B>, entry: i64) -> Result<u64, tokio_postgres::Error> {
     B::of(transaction).execute("INSERT INTO ledger VALUES ($1)", &[&entry]).await
 }
 
@@ -289,7 +289,7 @@ async fn work_with_a_key_that_ends_the_transaction_itself_is_not_made_again() ->
 const AT_THE_ANSWER: Fault = Fault::CutAt { bytes: b"COMMIT\0", direction: Direction::Down };
 
 /// A write after whose last statement the network gets this fault.
-async fn write_into(primary: &Alias, proxy: &Proxy, fault: Fault) -> Result<u64, pgdetour::Error> {
+pub(crate) async fn write_into(primary: &Alias, proxy: &Proxy, fault: Fault) -> Result<u64, pgdetour::Error> {
     primary
         .write(|transaction| async move {
             let entered = enter(&transaction, 1).await?;
@@ -509,7 +509,7 @@ async fn a_write_that_waits_for_a_lock_when_it_is_dropped_or_late_ends_at_the_se
 }
 
 /// Waits until no session of the application's is in the middle of anything.
-async fn until_none_is_inside(pair: &Pair) -> Tested {
+pub(crate) async fn until_none_is_inside(pair: &Pair) -> Tested {
     let admin = pair.primary().connect().await?;
     let inside = "SELECT count(*) FROM pg_stat_activity \
                   WHERE backend_type = 'client backend' AND xact_start IS NOT NULL AND pid <> pg_backend_pid()";

@@ -27,6 +27,8 @@ pub(crate) struct Report {
     /// Answered in a row, up to the last one, by the alias's own.
     pub(crate) at_home: usize,
     pub(crate) longest_gap: Duration,
+    /// How long the one took that took longest.
+    pub(crate) slowest: Duration,
     pub(crate) errors: Vec<String>,
 }
 
@@ -63,9 +65,13 @@ impl Load {
             while going || !reads.is_empty() {
                 tokio::select! {
                     _ = &mut stopped, if going => going = false,
-                    _ = ticks.tick(), if going => drop(reads.spawn(read(alias.clone()))),
+                    _ = ticks.tick(), if going => drop(reads.spawn(timed(read(alias.clone())))),
                     Some(read) = reads.join_next() => {
-                        sender.send_modify(|report| report.count(read.expect("a read does not panic"), &mut last));
+                        let (read, took) = read.expect("a read does not panic");
+                        sender.send_modify(|report| {
+                            report.count(read, &mut last);
+                            report.slowest = report.slowest.max(took);
+                        });
                     }
                 }
             }
@@ -127,6 +133,11 @@ impl Report {
 struct Read {
     detour: Option<bool>,
     errors: Vec<String>,
+}
+
+async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let since = now();
+    (work.await, since.elapsed())
 }
 
 async fn once<B: Subject>(alias: Alias<B>) -> Read {
