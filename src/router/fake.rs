@@ -31,6 +31,8 @@ struct Shelf {
     spent: AtomicU32,
     /// How long it takes to answer, in milliseconds.
     latency: AtomicU32,
+    /// What it answers to SQL next; after that nothing.
+    answers: Mutex<VecDeque<FirstRow>>,
 }
 
 /// A connection of it, with the number under which it was made.
@@ -55,6 +57,12 @@ impl FakePool {
     /// All connections made so far are too old from now on.
     pub(super) fn age(&self) {
         self.shelf.spent.store(self.shelf.made.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// What it answers to SQL next.
+    pub(super) fn answers(&self, rows: &[&[&str]]) {
+        let row = |row: &&[&str]| row.iter().map(|column| Some((*column).to_owned())).collect();
+        self.shelf.answers.lock().unwrap().extend(rows.iter().map(row));
     }
 
     /// From now on each answer takes so long.
@@ -114,7 +122,10 @@ impl Backend for FakePool {
         // As in `verify`.
         tokio::task::yield_now().await;
         match connection.resets {
-            true => Ok(FirstRow::default()),
+            true => {
+                let answer = connection.shelf.as_ref().and_then(|shelf| shelf.answers.lock().unwrap().pop_front());
+                Ok(answer.unwrap_or_default())
+            }
             false => Err("no reset today".into()),
         }
     }

@@ -28,11 +28,19 @@ const EPOCH: &str = "pg_catalog.concat_ws(' ', \
 /// How often it is asked again where no connection holds: others may go with the one that lost the COMMIT. At most 0.6 s.
 const TRIES: u32 = 6;
 
-/// The epoch of the server of an alias, as of one of its generations; `None` if that server cannot tell.
+/// The epoch of the server of an alias, as of one of its generations; `None` if that server cannot tell. It was told over one session,
+/// and others may go to another server: one address may be a proxy's, or have moved.
 #[derive(Debug)]
 pub(super) struct Epoch {
     generation: Generation,
     told: Option<String>,
+}
+
+impl Epoch {
+    /// Whether it is of the server that was started then.
+    fn is_of(&self, started: &str) -> bool {
+        self.told.as_ref().and_then(|told| told.split(' ').nth(1)) == Some(started)
+    }
 }
 
 /// Whether it can be asked what became of a transaction: with an epoch from before it.
@@ -64,13 +72,12 @@ impl Fate {
     /// Whether the transaction of this number was committed; `None` if nobody can tell.
     ///
     /// Cancel safety: it only asks.
-    pub(super) async fn is_committed<B: Backend>(
-        &self,
-        Xid(xid): Xid,
-        line: &Line<B>,
-        router: &Inner<B>,
-    ) -> Option<bool> {
-        let sql = format!("SELECT pg_catalog.pg_xact_status('{xid}'), {EPOCH}");
+    pub(super) async fn is_committed<B: Backend>(&self, xid: Xid, line: &Line<B>, router: &Inner<B>) -> Option<bool> {
+        if !self.0.is_of(&xid.started) {
+            line.epoch.store(None);
+            return None;
+        }
+        let sql = format!("SELECT pg_catalog.pg_xact_status('{}'), {EPOCH}", xid.number);
         for attempt in 0.. {
             let lease = line.get(router).await.ok().filter(|lease| !lease.is_detour());
             let answer = match &lease {

@@ -85,7 +85,7 @@ pub(super) struct Committed<B: Backend> {
 /// is answered like any other, and rolls back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Question {
-    /// The number of the transaction, if it has one.
+    /// The number of the transaction, if it has one, and when the server was started that gave it.
     Number,
     /// Whether it stands.
     Standing,
@@ -94,7 +94,9 @@ pub(super) enum Question {
 impl Question {
     fn sql(self) -> &'static str {
         match self {
-            Self::Number => "SELECT pg_catalog.pg_current_xact_id_if_assigned()",
+            Self::Number => {
+                "SELECT pg_catalog.pg_current_xact_id_if_assigned(), extract(epoch FROM pg_catalog.pg_postmaster_start_time())"
+            }
             Self::Standing => "SELECT 1",
         }
     }
@@ -302,13 +304,17 @@ fn uncommitted(tap: Option<&Tap>, begun: u64) -> Outcome {
     }
 }
 
-/// The number of a transaction that has written, as the server gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Xid(pub(super) u64);
+/// The number of a transaction that has written, as the server gave it that was started then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Xid {
+    pub(super) number: u64,
+    pub(super) started: String,
+}
 
 impl Xid {
-    fn of(row: Result<FirstRow, BoxError>) -> Option<Self> {
-        row.ok()?.first()?.as_deref()?.parse().ok().map(Self)
+    pub(super) fn of(row: Result<FirstRow, BoxError>) -> Option<Self> {
+        let [number, started] = <[_; 2]>::try_from(row.ok()?).ok()?;
+        Some(Self { number: number?.parse().ok()?, started: started? })
     }
 }
 

@@ -210,7 +210,12 @@ impl State {
 
     /// Within what numbers are given once.
     pub(crate) fn epoch(&self) -> String {
-        format!("{} {}", self.timeline, self.starts)
+        format!("{} {}", self.timeline, self.started())
+    }
+
+    /// When it was started last.
+    pub(crate) fn started(&self) -> String {
+        self.starts.to_string()
     }
 
     /// It was started anew, or has crashed: numbers that nobody has committed are given again.

@@ -424,7 +424,7 @@ impl Session {
             match what {
                 What::Status(xid) => vec![state.status(*xid).map(str::to_owned), Some(state.epoch())],
                 What::Epoch => vec![Some(state.epoch())],
-                _ => vec![self.xid.map(|xid| xid.to_string())],
+                _ => vec![self.xid.map(|xid| xid.to_string()), Some(state.started())],
             }
         };
         self.reply.row(&row, binary).complete("SELECT 1");

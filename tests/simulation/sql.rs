@@ -68,8 +68,8 @@ impl Statement {
     pub(crate) fn columns(&self) -> usize {
         match self.what {
             What::Ping => 4,
-            What::Status(_) => 2,
-            What::Number | What::Epoch | What::Find(_) | What::Wait(_) | What::Rows(_) | What::Fail(_) => 1,
+            What::Status(_) | What::Number => 2,
+            What::Epoch | What::Find(_) | What::Wait(_) | What::Rows(_) | What::Fail(_) => 1,
             What::Claim(_)
             | What::Settle { .. }
             | What::Nothing

@@ -4,6 +4,8 @@ mod breaker;
 #[cfg(all(feature = "cache", feature = "testkit"))]
 mod fallback;
 #[cfg(feature = "testkit")]
+mod fates;
+#[cfg(feature = "testkit")]
 mod hedges;
 #[cfg(feature = "testkit")]
 mod reads;
