@@ -13,5 +13,6 @@ mod network;
 mod outage;
 mod overload;
 mod reads;
+mod resources;
 mod session;
 mod write;

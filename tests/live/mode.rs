@@ -1,10 +1,8 @@
 //! How much is possible while the primary is out: reads go on, writes are refused at once, and both come back.
 
-use std::time::Instant;
-
 use pgdetour::{Alias, EventKind, Mode, Router, health::State, policy::Outcome, pool::DeadpoolPostgres};
 
-use crate::harness::{MS, Pair, Story, Tested, number, soon, until};
+use crate::harness::{MS, Pair, Story, Tested, now, number, soon, until};
 
 const IN_RECOVERY: &str = "SELECT pg_is_in_recovery()::int::int8";
 
@@ -66,9 +64,4 @@ async fn a_primary_without_failover_refuses_at_once_and_says_when_to_come_back()
     until(&router, "primary", State::Up).await?;
     soon("the end", router.shutdown()).await?;
     story.ends().await
-}
-
-fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the crate's own clock is not open to tests")]
-    tokio::time::Instant::now().into_std()
 }

@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::harness::{MS, Pair, SOON, Story, Subject, Tested, number, pinged, quick, soon};
+use crate::harness::{MS, Pair, SOON, Story, Subject, Tested, now, number, pinged, quick, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_hundred_readers_on_a_detour_hold_no_more_than_detour_size_connections_of_the_primary() -> Tested {
@@ -134,11 +134,6 @@ async fn ten_thousand_tasks_that_report_errors_cause_no_more_pings_than_the_erro
     assert_eq!(story.so_far("replica").await, [""; 0]);
     aside.shutdown_background();
     Ok(())
-}
-
-fn now() -> std::time::Instant {
-    #[expect(clippy::disallowed_methods, reason = "the crate's own clock is not open to tests")]
-    std::time::Instant::now()
 }
 
 #[test]

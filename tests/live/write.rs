@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -466,6 +467,74 @@ async fn a_write_that_is_dropped_or_panics_or_loses_its_process_leaves_nothing_b
     until_none_is_inside(&pair).await?;
     assert_eq!(entries(&pair).await?, 0);
     Ok(())
+}
+
+/// Where a process that is going to be killed finds its server, and in the middle of what it is to be.
+const URL: &str = "PGDETOUR_TEST_URL";
+const HALFWAY: &str = "PGDETOUR_TEST_HALFWAY";
+
+/// The process that is killed: it writes once, and in the middle of that says no more if it is told so.
+async fn writes_until_it_is_killed(url: String) -> Tested {
+    let config = Config::builder().pings(quick()).server("primary", Role::Primary, url);
+    let router: Router = Router::start(config.build()?).await?;
+    let work = |transaction: Transaction| async move {
+        let entered = enter(&transaction, 1).await?;
+        if std::env::var_os(HALFWAY).is_some() {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, tokio_postgres::Error>(entered)
+    };
+    router.alias("primary")?.write_once("key", work).await?;
+    Err("nobody has killed it".into())
+}
+
+/// Kills a process like this one in the middle of its write, or before the answer to its COMMIT, and calls with its key again.
+async fn is_there_once_after_the_kill(halfway: bool) -> Tested {
+    let pair = Pair::start().await?;
+    with_table(&pair).await?;
+    pgdetour::migrate(&pair.primary().connect().await?).await?;
+    let (proxy, router) = proxied(&pair, SOON).await?;
+    proxy.set(AT_THE_ANSWER).await?;
+    let name = "write::what_a_killed_process_was_writing_is_there_once_when_its_key_is_used_again";
+    let mut process = tokio::process::Command::new(std::env::current_exe()?);
+    process.args(["--exact", name]).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    process.env(URL, pair.primary().url_at("127.0.0.1", proxy.addr().port()));
+    if halfway {
+        process.env(HALFWAY, "");
+    }
+    let mut process = process.spawn()?;
+    let in_the_middle = async {
+        if !halfway {
+            return Tested::Ok(proxy.until_cut().await?);
+        }
+        let admin = pair.primary().connect().await?;
+        let halfway =
+            "SELECT pid FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE 'INSERT INTO ledger%'";
+        while admin.query(halfway, &[]).await?.is_empty() {}
+        Ok(())
+    };
+    soon("the middle of its write", in_the_middle).await??;
+    process.kill().await?;
+    proxy.set(Fault::None).await?;
+    until_none_is_inside(&pair).await?;
+    assert_eq!(entries(&pair).await?, i64::from(!halfway));
+    let runs = AtomicU32::new(0);
+    let work = |transaction: Transaction| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        async move { enter(&transaction, 1).await }
+    };
+    assert_eq!(router.alias("primary")?.write_once("key", work).await?, 1);
+    assert_eq!((entries(&pair).await?, runs.into_inner()), (1, u32::from(halfway)));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_was_writing_is_there_once_when_its_key_is_used_again() -> Tested {
+    if let Ok(url) = std::env::var(URL) {
+        return writes_until_it_is_killed(url).await;
+    }
+    is_there_once_after_the_kill(true).await?;
+    is_there_once_after_the_kill(false).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use tokio::{
     time::MissedTickBehavior,
 };
 
-use super::{SOON, Subject, soon};
+use super::{SOON, Subject, now, soon};
 
 /// What became of the reads.
 #[derive(Clone, Debug, Default)]
@@ -168,9 +168,4 @@ async fn twice<B: Subject>(alias: Alias<B>) -> Read {
 async fn attempt<B: Subject>(alias: &Alias<B>) -> Result<bool, String> {
     let lease = alias.get().await.map_err(|error| error.to_string())?;
     query(lease).await.map_err(|error| format!("{error:?}"))
-}
-
-fn now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "the crate's own clock is not open to tests")]
-    tokio::time::Instant::now().into_std()
 }

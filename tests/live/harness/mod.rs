@@ -3,7 +3,10 @@
 mod load;
 mod story;
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
 use pgdetour::{
     Alias, Config, Lease, Router, Transaction,
@@ -115,6 +118,11 @@ pub(crate) fn quick() -> Pings {
         slow_after: 200 * MS,
         ..Pings::default()
     }
+}
+
+pub(crate) fn now() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "the crate's own clock is not open to tests")]
+    tokio::time::Instant::now().into_std()
 }
 
 /// Waits for something, not for ever.
