@@ -55,15 +55,18 @@ struct Bench<B> {
 
 impl<B: Subject> Bench<B> {
     fn new(url: &str, max_size: usize, connect_timeout: Duration) -> Result<Self, Box<dyn Error>> {
+        Self::with(url, &PoolSettings { max_size, connect_timeout, ..PoolSettings::default() })
+    }
+
+    fn with(url: &str, settings: &PoolSettings) -> Result<Self, Box<dyn Error>> {
         let config = Config::builder().server("primary", Role::Primary, url).build()?;
         let alias = &config.aliases()[0];
         let AliasKind::Server(declared) = &alias.kind else { unreachable!("one server is declared") };
         let server = Server::new(alias.name.clone(), declared.target.address(), Arc::new(Notify::new()));
         let server = Arc::new(server);
         let dial = Dial::new(&declared.target)?;
-        let connector = Connector::new(Arc::clone(&server), dial, connect_timeout, Handle::current());
-        let settings = PoolSettings { max_size, connect_timeout, ..PoolSettings::default() };
-        let spec = PoolSpec::new(alias.name.clone(), connector, &settings);
+        let connector = Connector::new(Arc::clone(&server), dial, settings, Handle::current());
+        let spec = PoolSpec::new(alias.name.clone(), connector, settings);
         Ok(Self { pool: Arc::new(B::from_spec(spec)?), server })
     }
 
@@ -299,6 +302,32 @@ async fn evict_closes_idle_connections_and_leaves_lent_ones<B: Subject>() -> Tes
     Ok(())
 }
 
+async fn an_idle_connection_that_is_too_old_is_closed_where_it_waits_and_a_young_one_stays<B: Subject>() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let aging = PoolSettings { max_lifetime: Some(Duration::from_secs(1)), ..PoolSettings::default() };
+    let bench = Bench::<B>::with(&cluster.primary().url(), &aging)?;
+    let old = bench.acquire_all(2).await?;
+    for connection in &old {
+        let spent = async {
+            while B::condition(connection) != Condition::Dirty {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, spent).await?;
+    }
+    let young = bench.acquire().await?;
+    let pid_of_the_young = pid::<B>(&young).await?;
+    bench.pool.evict_spent();
+    assert_eq!(bench.pool.status().size, 3, "what is lent is left alone");
+    drop((old, young));
+    // Whoever looks need not be on the runtime.
+    std::thread::scope(|scope| scope.spawn(|| bench.pool.evict_spent()).join()).map_err(|_| "it panicked")?;
+    bench.sessions(&cluster, 1).await?;
+    assert_eq!((bench.pool.status().size, bench.pool.status().idle), (1, 1));
+    assert_eq!(pid::<B>(&bench.acquire().await?).await?, pid_of_the_young);
+    Ok(())
+}
+
 async fn a_closed_pool_lends_nothing_more<B: Subject>() -> Tested {
     let cluster = Cluster::start(0).await?;
     let bench = Bench::<B>::over(&cluster, 2)?;
@@ -419,6 +448,7 @@ conformance![
     dead_idle_connections_are_not_lent,
     discard_makes_room_and_closes,
     evict_closes_idle_connections_and_leaves_lent_ones,
+    an_idle_connection_that_is_too_old_is_closed_where_it_waits_and_a_young_one_stays,
     a_closed_pool_lends_nothing_more,
     a_cut_ends_lent_and_idle_connections,
     no_connect_is_tried_while_the_server_is_down,

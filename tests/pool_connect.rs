@@ -30,7 +30,8 @@ fn connector(url: &str) -> Result<Connector, Box<dyn Error>> {
     let alias = &config.aliases()[0];
     let AliasKind::Server(server) = &alias.kind else { unreachable!("one server is declared") };
     let shared = Server::new(alias.name.clone(), server.target.address(), Arc::new(Notify::new()));
-    Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, SOON, Handle::current()))
+    let pool = PoolSettings { connect_timeout: SOON, ..PoolSettings::default() };
+    Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, &pool, Handle::current()))
 }
 
 async fn connected(server: &pgdetour::testkit::Server) -> Result<(Connector, Connected), Box<dyn Error>> {

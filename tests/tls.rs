@@ -13,7 +13,7 @@ use std::{
 };
 
 use pgdetour::{
-    config::{AliasKind, Config, Role},
+    config::{AliasKind, Config, PoolSettings, Role},
     pool::{Condition, Connected, Connector, Dial, Server},
     testkit::Cluster,
 };
@@ -84,7 +84,8 @@ fn connector(url: &str) -> Result<Connector, Box<dyn Error>> {
     let alias = &config.aliases()[0];
     let AliasKind::Server(server) = &alias.kind else { unreachable!("one server is declared") };
     let shared = Server::new(alias.name.clone(), server.target.address(), Arc::new(Notify::new()));
-    Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, SOON, Handle::current()))
+    let pool = PoolSettings { connect_timeout: SOON, ..PoolSettings::default() };
+    Ok(Connector::new(Arc::new(shared), Dial::new(&server.target)?, &pool, Handle::current()))
 }
 
 /// Whether the connection is encrypted, as the server sees it; or why there is none, with all causes.

@@ -130,14 +130,11 @@ where
     }
 
     fn evict(&self) {
-        let _context = self.runtime.enter();
-        // A request that takes the last idle one in between makes this `get` start a connect, which ends up in the pool.
-        for _ in 0..self.pool.state().idle_connections {
-            match pin!(self.pool.get()).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(Ok(mut connection)) => connection.used_up = true,
-                Poll::Ready(Err(_)) | Poll::Pending => break,
-            }
-        }
+        self.close_idle(|_| true);
+    }
+
+    fn evict_spent(&self) {
+        self.close_idle(|connection| P::condition(connection) == Condition::Dirty);
     }
 
     fn status(&self) -> PoolStatus {
@@ -152,6 +149,21 @@ where
     fn close(&self) {
         self.news.close();
         self.evict();
+    }
+}
+
+impl<M: ManageConnection, P> Bb8<M, P> {
+    /// Closes those of the idle connections, one after the other: bb8 lends the one that has waited longest, unless it was built
+    /// otherwise, so each comes by once.
+    fn close_idle(&self, goes: impl Fn(&M::Connection) -> bool) {
+        let _context = self.runtime.enter();
+        // A request that takes the last idle one in between makes this `get` start a connect, which ends up in the pool.
+        for _ in 0..self.pool.state().idle_connections {
+            match pin!(self.pool.get()).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(mut connection)) => connection.used_up = goes(&connection),
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
     }
 }
 

@@ -104,11 +104,12 @@ pub enum ConnectFailure {
 }
 
 impl Connector {
-    /// A connector over `dial`, whose sessions are driven on `runtime`.
+    /// A connector over `dial` on the terms of `pool`, whose sessions are driven on `runtime`.
     #[doc(hidden)]
     #[must_use]
-    pub fn new(server: Arc<Server>, dial: Dial, connect_timeout: Duration, runtime: Handle) -> Self {
-        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, terms: Terms::default() }) }
+    pub fn new(server: Arc<Server>, dial: Dial, pool: &PoolSettings, runtime: Handle) -> Self {
+        let (connect_timeout, terms) = (pool.connect_timeout, Terms::of(pool));
+        Self { inner: Arc::new(Inner { server, dial, connect_timeout, runtime, terms }) }
     }
 
     /// The same on terms.

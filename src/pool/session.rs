@@ -205,7 +205,8 @@ mod tests {
             let name = AliasName::new("fake").unwrap();
             let server = Arc::new(Server::new(name, target.address(), Arc::new(Notify::new())));
             let dial = Dial::new(&target).unwrap();
-            let connector = Connector::new(Arc::clone(&server), dial, connect_timeout, Handle::current());
+            let pool = PoolSettings { connect_timeout, ..PoolSettings::default() };
+            let connector = Connector::new(Arc::clone(&server), dial, &pool, Handle::current());
             Self { listener, server, connector }
         }
 
