@@ -14,14 +14,13 @@ const README: &str = include_str!("../README.md");
 const KNOWN: &str = include_str!("policy/faults.toml");
 
 /// How the page calls the errors that come without a SQLSTATE, and the table of the classification.
-const NAMES: [(&str, &str, Fault); 26] = [
+const NAMES: [(&str, &str, Fault); 25] = [
     ("refused", "Connect Refused", Fault::Connect(Network::Refused)),
     ("unreachable", "Connect Unreachable", Fault::Connect(Network::Unreachable)),
     ("connect timed out", "Connect TimedOut", Fault::Connect(Network::TimedOut)),
     ("connect broken", "Connect Broken", Fault::Connect(Network::Broken)),
     ("late", "Late", Fault::Late),
     ("closed", "Closed", Fault::Closed),
-    ("closed after a warning", "Announced", Fault::Announced),
     ("reset", "Session Broken", Fault::Session(Network::Broken)),
     ("session refused", "Session Refused", Fault::Session(Network::Refused)),
     ("session unreachable", "Session Unreachable", Fault::Session(Network::Unreachable)),

@@ -23,11 +23,9 @@ pub enum Fault {
     Connect(Network),
     /// A session was lost to its socket.
     Session(Network),
-    /// A session ended without a word why.
+    /// A session ended without a word why, or after no more than a notice: 57P01 of an immediate shutdown, 57P02 of a crash. An
+    /// application can raise those too, so they are for people, and the end alone counts.
     Closed,
-    /// A session ended after the server had said why: the notice 57P01 of an immediate shutdown, or 57P02 of a crash. The notice
-    /// without the end is nothing, an application can raise it.
-    Announced,
     /// A deadline of ours passed.
     Late,
     /// The host's name could not be resolved.
@@ -113,7 +111,6 @@ impl Fault {
             Self::Connect(Network::Refused | Network::Unreachable) | Self::Session(Network::TimedOut) => Class::Hard,
             Self::Connect(Network::TimedOut | Network::Broken) => Class::Soft,
             Self::Session(Network::Refused | Network::Unreachable | Network::Broken) => Class::Soft,
-            Self::Announced => Class::Hard,
             Self::Closed | Self::Late | Self::Lookup | Self::Garbled => Class::Soft,
             Self::WrongRole => Class::Role,
             Self::Tls | Self::Login | Self::Settings => Class::Config,

@@ -33,7 +33,6 @@ mod tests {
             error("57014"),
             Fault::Replay,
             Fault::Closed,
-            Fault::Announced,
             Fault::Late,
             Fault::PoolFull,
             Fault::Resource,

@@ -32,7 +32,7 @@ impl Outcome {
             },
             Fault::NotOnReplica | Fault::StalePlan => Self::RolledBack,
             Fault::Reported { severity: Severity::Fatal, .. } | Fault::Replay => Self::Unknown,
-            Fault::Connect(_) | Fault::Session(_) | Fault::Closed | Fault::Announced | Fault::Late => Self::Unknown,
+            Fault::Connect(_) | Fault::Session(_) | Fault::Closed | Fault::Late => Self::Unknown,
             Fault::Lookup | Fault::Garbled | Fault::WrongRole | Fault::Tls | Fault::Login => Self::Unknown,
             Fault::Settings | Fault::Resource | Fault::NotAdmitted | Fault::PoolFull => Self::Unknown,
             Fault::PoolClosed | Fault::Misuse | Fault::Unknown => Self::Unknown,

@@ -40,8 +40,7 @@ fn only_takes_the_place_of_the_table_for_what_a_server_reports_and_not_for_the_n
     for code in ["57P02", "57P03", "08006", "25006"] {
         assert!(!asks(&errors, code, Severity::Fatal), "{code}");
     }
-    for fault in [Fault::Connect(Network::Refused), Fault::Session(Network::TimedOut), Fault::Closed, Fault::Announced]
-    {
+    for fault in [Fault::Connect(Network::Refused), Fault::Session(Network::TimedOut), Fault::Closed] {
         assert!(errors.ask_for_ping(fault), "{fault:?}");
     }
     assert!(!errors.ask_for_ping(Fault::PoolFull));

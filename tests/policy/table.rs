@@ -8,7 +8,7 @@ use serde::Deserialize;
 const OUTCOMES: [Outcome; 3] = [Outcome::NotSent, Outcome::RolledBack, Outcome::Unknown];
 
 /// Every fault that is not reported with a SQLSTATE.
-const NAMED: [Fault; 26] = [
+const NAMED: [Fault; 25] = [
     Fault::Replay,
     Fault::NotOnReplica,
     Fault::StalePlan,
@@ -21,7 +21,6 @@ const NAMED: [Fault; 26] = [
     Fault::Session(Network::TimedOut),
     Fault::Session(Network::Broken),
     Fault::Closed,
-    Fault::Announced,
     Fault::Late,
     Fault::Lookup,
     Fault::Garbled,
