@@ -9,6 +9,7 @@ mod dropped;
 mod harness;
 mod lifecycle;
 mod mode;
+mod namespace;
 mod network;
 mod outage;
 mod overload;
