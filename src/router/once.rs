@@ -195,7 +195,7 @@ impl Once {
         let committed = open
             .commit_by(&format!("UPDATE pgdetour.writes SET answer = {answer} WHERE key = {}; COMMIT", self.key))
             .await?;
-        course.committed(&committed);
+        course.committed(committed.unconfirmed);
         if fastrand::u32(..TIDY_EVERY) == 0 {
             tokio::spawn(tidy(committed.lease));
         }

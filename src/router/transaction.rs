@@ -229,7 +229,8 @@ impl<B: Backend> Open<B> {
     /// How a `COMMIT` failed that was handed to the driver when so many statements had left.
     fn uncertain(&self, error: BoxError, sent: u64) -> Broken {
         let unsent = self.tap.as_ref().is_some_and(|tap| tap.has_ended() && tap.statements() == sent);
-        Broken::by(error, |fault| if unsent { Outcome::RolledBack } else { Outcome::of_commit(fault) })
+        let broken = Broken::by(error, |fault| if unsent { Outcome::RolledBack } else { Outcome::of_commit(fault) });
+        Broken { unconfirmed: self.tap.as_ref().is_some_and(Tap::take_unconfirmed), ..broken }
     }
 
     fn sent(&self) -> u64 {
@@ -331,17 +332,22 @@ pub(super) struct Broken {
     /// Whether it is a `COMMIT` of the router's own that was lost, of a transaction that holds a key.
     #[cfg_attr(not(feature = "once"), allow(dead_code, reason = "what happens once looks at it"))]
     pub(super) lost: bool,
+    /// Whether the server has said that its `COMMIT` happened there alone, though replicas were to be waited for.
+    pub(super) unconfirmed: bool,
 }
 
 impl Broken {
     pub(super) fn by(error: BoxError, outcome: impl FnOnce(Fault) -> Outcome) -> Self {
-        let fault = Fault::of(&*error);
-        let cause = cause_of(&*error, None);
-        Self { outcome: outcome(fault), fault: Some(fault), cause, source: Some(error), late: false, lost: false }
+        let (fault, cause) = (Fault::of(&*error), cause_of(&*error, None));
+        Self { fault: Some(fault), source: Some(error), ..Self::new(cause, outcome(fault)) }
     }
 
     pub(super) fn because(why: &str, outcome: Outcome) -> Self {
-        Self { outcome, fault: None, cause: Cause::new(why), source: None, late: false, lost: false }
+        Self::new(Cause::new(why), outcome)
+    }
+
+    fn new(cause: Cause, outcome: Outcome) -> Self {
+        Self { outcome, fault: None, cause, source: None, late: false, lost: false, unconfirmed: false }
     }
 
     pub(super) fn late(outcome: Outcome, tap: Option<&Tap>) -> Self {

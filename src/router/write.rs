@@ -18,7 +18,7 @@ use super::{
     lease::Lease,
     line::Line,
     recall::{Recall, Tether},
-    transaction::{Broken, Committed, Open, Transaction},
+    transaction::{Broken, Open, Transaction},
 };
 use crate::{
     clock,
@@ -179,22 +179,25 @@ impl<'a, B: Backend> Course<'a, B> {
         let (open, value) = open.run(work).await?;
         let (broken, xid) = match open.commit(fate.question()).await {
             Ok(committed) => {
-                self.committed(&committed);
+                self.committed(committed.unconfirmed);
                 return Ok(value);
             }
             Err(failed) => failed,
         };
         let Some(xid) = xid else { return Err(broken) };
         match timeout_at(until, fate.is_committed(xid, &self.line, self.router)).await {
-            Ok(Some(true)) => Ok(value),
+            Ok(Some(true)) => {
+                self.committed(broken.unconfirmed);
+                Ok(value)
+            }
             Ok(Some(false)) => Err(Broken { outcome: Outcome::RolledBack, ..broken }),
             Ok(None) | Err(_) => Err(broken),
         }
     }
 
     /// Tells of what a failover may lose, now and then.
-    pub(super) fn committed(&self, committed: &Committed<B>) {
-        if !committed.unconfirmed {
+    pub(super) fn committed(&self, unconfirmed: bool) {
+        if !unconfirmed {
             return;
         }
         let now = clock::now();
@@ -239,7 +242,8 @@ impl<'a, B: Backend> Course<'a, B> {
         self.end(End::Failed)
     }
 
-    fn record(&mut self, Broken { outcome, fault, cause, source, late, lost: _ }: Broken) {
+    fn record(&mut self, Broken { outcome, fault, cause, source, late, lost: _, unconfirmed }: Broken) {
+        self.committed(unconfirmed);
         if let Some(recall) = self.at.take() {
             let (server, (since, lent)) = (&recall.server, recall.times);
             if !late && fault.is_some_and(|fault| server.is_accused_by(fault)) {

@@ -402,14 +402,30 @@ async fn a_commit_whose_wait_for_the_replica_is_cancelled_is_a_success_that_is_t
     let (pair, router) = waiting_for_its_replica().await?;
     let (primary, mut story) = (router.alias("primary")?, Story::of(&router));
     let admin = pair.primary().connect().await?;
-    let cancel = async {
-        let waiting = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
-        while admin.query(waiting, &[]).await?.is_empty() {}
-        Ok::<_, tokio_postgres::Error>(())
-    };
     let written = primary.write(|transaction| async move { enter(&transaction, 1).await });
-    let (written, cancelled) = tokio::join!(written, cancel);
+    let (written, cancelled) = tokio::join!(written, to_those_that_wait(&admin, "pg_cancel_backend"));
     cancelled?;
+    assert_eq!(written?, 1);
+    story.until("primary", "commit_unconfirmed").await?;
+    assert_eq!(entries(&pair).await?, 1);
+    Ok(())
+}
+
+/// Does this to the sessions whose COMMIT waits for a replica, once there are some.
+async fn to_those_that_wait(admin: &tokio_postgres::Client, what: &str) -> Result<(), tokio_postgres::Error> {
+    let waiting = format!("SELECT {what}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    while admin.query(&waiting, &[]).await?.is_empty() {}
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_session_is_terminated_while_it_waits_for_the_replica_is_found_and_told_of() -> Tested {
+    let (pair, router) = waiting_for_its_replica().await?;
+    let (primary, mut story) = (router.alias("primary")?, Story::of(&router));
+    let admin = pair.primary().connect().await?;
+    let written = primary.write(|transaction| async move { enter(&transaction, 1).await });
+    let (written, terminated) = tokio::join!(written, to_those_that_wait(&admin, "pg_terminate_backend"));
+    terminated?;
     assert_eq!(written?, 1);
     story.until("primary", "commit_unconfirmed").await?;
     assert_eq!(entries(&pair).await?, 1);
