@@ -16,9 +16,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
-use ::bb8::{Builder, ErrorSink, ManageConnection, Pool, PooledConnection, RunError};
+use ::bb8::{Builder, ErrorSink, ManageConnection, Pool, PooledConnection, RunError, State};
 use tokio::{
     runtime::{Handle, TryCurrentError},
     sync::watch,
@@ -29,6 +30,9 @@ use super::{
     AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FirstRow, FromSpec, PoolSpec,
     PoolStatus, Probe, Tap, probe,
 };
+
+/// Between two looks at a pool that tells nobody.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A `bb8` pool as a back end; `P` tells about its connections.
 pub struct Bb8<M: ManageConnection, P = Driver> {
@@ -85,6 +89,11 @@ where
         let heard = self.news.heard();
         if heard == CLOSED {
             return Err(closed());
+        }
+        let connects = |state: State| state.idle_connections == 0 && state.connections < self.max_size;
+        // bb8 connects in tasks of its own, which no bar reaches; an empty place it cannot keep.
+        while Connector::is_barred() && connects(self.pool.state()) {
+            tokio::time::sleep(LOOK).await;
         }
         // At worst every connection died while it was idle, and one more is made.
         for _ in 0..=self.max_size {

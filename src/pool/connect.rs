@@ -1,7 +1,9 @@
 //! How a connection is made: one deadline around all of it, and a task of our own that drives it and keeps what it reports.
 
 use std::{
-    error, fmt, io,
+    error, fmt,
+    future::{Future, pending},
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -69,6 +71,11 @@ impl Terms {
     pub(super) fn lifetime(&self, chance: f64) -> Option<Duration> {
         self.max_lifetime.map(|lifetime| lifetime.mul_f64(chance.mul_add(0.2, 0.9)))
     }
+}
+
+tokio::task_local! {
+    /// Whoever asks a pool for a connection now is not to have one made.
+    static BARRED: ();
 }
 
 /// A connection that was just made.
@@ -154,6 +161,7 @@ impl Connector {
     ///
     /// Dropping the future closes the socket.
     pub async fn connect_tapped(&self) -> Result<Connected, Error> {
+        Self::unless_barred().await;
         let Inner { server, runtime, .. } = &*self.inner;
         let belief = server.cell.belief();
         let cuts = server.cuts();
@@ -173,6 +181,24 @@ impl Connector {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(ConnectFailure::Closed.into_driver_error().await),
             },
+        }
+    }
+
+    /// Asks a pool for a connection that is not to be made for this: where the pool connects in the task of who asks, the request
+    /// keeps an empty place from all others until it is dropped.
+    pub(crate) fn barred<F: Future>(request: F) -> impl Future<Output = F::Output> {
+        BARRED.scope((), request)
+    }
+
+    /// Whether such a request is at work in this task.
+    pub(crate) fn is_barred() -> bool {
+        BARRED.try_with(|()| ()).is_ok()
+    }
+
+    /// Never goes on in such a request.
+    pub(crate) async fn unless_barred() {
+        if Self::is_barred() {
+            pending().await
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::pool::{AcquireError, AcquireErrorKind, Backend, Condition, FirstRow, PoolStatus};
+use crate::pool::{AcquireError, AcquireErrorKind, Backend, Condition, Connector, FirstRow, PoolStatus};
 
 /// A pool whose connects succeed at once.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub(super) struct FakePool {
 struct Shelf {
     idle: Mutex<VecDeque<u32>>,
     made: AtomicU32,
+    /// Those of them that are lent.
+    lent: AtomicU32,
     /// Those made before this one are too old.
     spent: AtomicU32,
     /// How long it takes to answer, in milliseconds.
@@ -44,7 +46,25 @@ pub(super) struct FakeConnection {
     /// Whether it runs SQL.
     pub(super) resets: bool,
     shelf: Option<Arc<Shelf>>,
+    _lent: Lent,
     _place: OwnedSemaphorePermit,
+}
+
+/// Counts one that is lent.
+#[derive(Debug)]
+struct Lent(Arc<Shelf>);
+
+impl Lent {
+    fn new(shelf: &Arc<Shelf>) -> Self {
+        shelf.lent.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(shelf))
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.0.lent.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl FakePool {
@@ -63,6 +83,11 @@ impl FakePool {
     pub(super) fn answers(&self, rows: &[&[&str]]) {
         let row = |row: &&[&str]| row.iter().map(|column| Some((*column).to_owned())).collect();
         self.shelf.answers.lock().unwrap().extend(rows.iter().map(row));
+    }
+
+    /// How many connections it has made.
+    pub(super) fn made(&self) -> u32 {
+        self.shelf.made.load(Ordering::Relaxed)
     }
 
     /// From now on each answer takes so long.
@@ -87,9 +112,16 @@ impl Backend for FakePool {
         let place = Arc::clone(&self.places).acquire_owned().await;
         let place = place.map_err(|closed| AcquireError::new(AcquireErrorKind::Closed, closed))?;
         let idle = self.shelf.idle.lock().unwrap().pop_front();
-        let number = idle.unwrap_or_else(|| self.shelf.made.fetch_add(1, Ordering::Relaxed));
+        let number = match idle {
+            Some(number) => number,
+            None => {
+                Connector::unless_barred().await;
+                self.shelf.made.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+        let lent = Lent::new(&self.shelf);
         let (condition, shelf) = (Condition::Clean, Some(Arc::clone(&self.shelf)));
-        Ok(FakeConnection { number, condition, resets: true, shelf, _place: place })
+        Ok(FakeConnection { number, condition, resets: true, shelf, _lent: lent, _place: place })
     }
 
     async fn verify(connection: &FakeConnection) -> Result<(), AcquireError> {
@@ -145,7 +177,7 @@ impl Backend for FakePool {
 
     fn status(&self) -> PoolStatus {
         let idle = self.shelf.idle.lock().unwrap().len();
-        let lent = self.max_size.saturating_sub(self.places.available_permits());
+        let lent = self.shelf.lent.load(Ordering::Relaxed) as usize;
         PoolStatus { max_size: self.max_size, size: idle + lent, idle }
     }
 

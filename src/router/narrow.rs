@@ -2,13 +2,16 @@
 //! fewer requests go there at once. It needs nothing of the pool but to lend, and nothing of a request at all.
 
 use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{settle::Unproven, stop::Stop};
+use super::{queue::Place, settle::Unproven, stop::Stop};
 use crate::{
     clock,
     config::AliasName,
@@ -16,7 +19,7 @@ use crate::{
     observe::{Event, EventKind, Observer},
     plan::{Candidate, Narrowed},
     policy::Squeeze,
-    pool::{Backend, Server},
+    pool::{Backend, Connector, Server},
 };
 
 /// Between two looks at the target.
@@ -42,11 +45,31 @@ pub(super) struct Strait<B: Backend> {
     pub(super) observer: Observer,
 }
 
+/// One place of the pool that no request gets.
+enum Held<'a, B: Backend> {
+    Connection(B::Connection),
+    /// A request that has none made for it. It stands in line with the others, so that the detour counts as full when they have to
+    /// wait.
+    Empty {
+        request: Request<'a, B>,
+        _place: Option<Place<'a>>,
+    },
+}
+
+type Request<'a, B> =
+    Pin<Box<dyn Future<Output = Result<<B as Backend>::Connection, <B as Backend>::Error>> + Send + 'a>>;
+
+impl<B: Backend> Held<'_, B> {
+    fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty { .. })
+    }
+}
+
 impl<B: Backend> Strait<B> {
     /// Watches over the detour until its task is aborted.
     pub(super) async fn tend(self) {
         let mut squeeze = Squeeze::new(self.size, self.limit);
-        let mut held: Vec<B::Connection> = Vec::new();
+        let mut held = Vec::new();
         loop {
             if self.is_needed() {
                 if let Some(latency) = self.look(&mut held).await {
@@ -57,8 +80,9 @@ impl<B: Backend> Strait<B> {
                 squeeze.release();
                 self.tell(None);
             }
-            self.hold(&mut held, squeeze.held_back()).await;
-            sleep(LOOK).await;
+            self.hold(&mut held, squeeze.held_back());
+            // It never ends by itself.
+            let _ = timeout(LOOK, gather(&mut held)).await;
         }
     }
 
@@ -71,10 +95,11 @@ impl<B: Backend> Strait<B> {
     /// How long a round trip to the target takes, over a connection that is held or one of the pool's.
     ///
     /// Cancel safety: a connection that is being asked is closed.
-    async fn look(&self, held: &mut Vec<B::Connection>) -> Option<Duration> {
-        let mut connection = match held.pop() {
-            Some(connection) => connection,
-            None => timeout(PATIENCE, self.stop.pool.acquire()).await.ok()?.ok()?,
+    async fn look(&self, held: &mut Vec<Held<'_, B>>) -> Option<Duration> {
+        let at = held.iter().position(|held| !held.is_empty());
+        let mut connection = match at.map(|at| held.swap_remove(at)) {
+            Some(Held::Connection(connection)) => connection,
+            Some(Held::Empty { .. }) | None => timeout(PATIENCE, self.stop.pool.acquire()).await.ok()?.ok()?,
         };
         let mut shortest = PATIENCE;
         for _ in 0..TRIPS {
@@ -85,17 +110,39 @@ impl<B: Backend> Strait<B> {
             }
             shortest = shortest.min(clock::now().saturating_duration_since(begun));
         }
-        held.push(connection);
+        held.push(Held::Connection(connection));
         Some(shortest)
     }
 
-    /// Holds so many places of the pool, and gives back those beyond. A place comes when a request gives one back.
-    async fn hold(&self, held: &mut Vec<B::Connection>, count: usize) {
-        held.retain(|connection| !B::is_closed(connection));
+    /// Holds so many places of the pool, and gives back those beyond: one with a connection, to ask over, then those that have none
+    /// yet. For what is held nothing is opened, and what is open is left to the requests, so that they open less.
+    fn hold<'a>(&'a self, held: &mut Vec<Held<'a, B>>, count: usize) {
+        held.retain(|held| !matches!(held, Held::Connection(connection) if B::is_closed(connection)));
+        let status = self.stop.pool.status();
+        let empty = count.saturating_sub(1).min(status.max_size.saturating_sub(status.size));
+        // A pool lends what is idle before it gives an empty place.
+        while held.len() < count || held.iter().filter(|held| held.is_empty()).count() < empty {
+            let Some(one) = self.take() else { break };
+            held.push(one);
+        }
+        let first = held.iter().position(|held| !held.is_empty());
+        first.into_iter().for_each(|first| held.swap(0, first));
+        if let Some((_, others)) = held.split_first_mut() {
+            others.sort_by_key(|held| !held.is_empty());
+        }
         held.truncate(count);
-        while held.len() < count {
-            let Ok(Ok(connection)) = timeout(LOOK, self.stop.pool.acquire()).await else { return };
-            held.push(connection);
+    }
+
+    /// What the pool has now: a connection that is idle, or else a place.
+    fn take(&self) -> Option<Held<'_, B>> {
+        let mut request: Request<'_, B> = Box::pin(Connector::barred(self.stop.pool.acquire()));
+        match request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(connection)) => Some(Held::Connection(connection)),
+            Poll::Ready(Err(_)) => None,
+            Poll::Pending => {
+                let _place = self.stop.queue.join(usize::MAX, || self.stop.pool.status());
+                Some(Held::Empty { request, _place })
+            }
         }
     }
 
@@ -114,9 +161,28 @@ impl<B: Backend> Strait<B> {
     }
 }
 
+/// Takes what comes back of the pool's connections for the places that are held without one.
+///
+/// Cancel safety: cancel safe, they go on waiting.
+async fn gather<B: Backend>(held: &mut Vec<Held<'_, B>>) {
+    poll_fn(|cx| {
+        held.retain_mut(|one| {
+            let Held::Empty { request, .. } = one else { return true };
+            match request.as_mut().poll(cx) {
+                Poll::Ready(Ok(connection)) => *one = Held::Connection(connection),
+                Poll::Ready(Err(_)) => return false,
+                Poll::Pending => {}
+            }
+            true
+        });
+        Poll::Pending
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio::sync::Notify;
+    use tokio::{sync::Notify, time::sleep};
 
     use super::*;
     use crate::{
@@ -193,5 +259,43 @@ mod tests {
         assert_eq!(bench.usable().await, 8);
         assert!(matches!(bench.told().await, EventKind::DetourNarrowed { .. }));
         assert!(matches!(bench.told().await, EventKind::DetourWidened { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_hold_places_back_opens_no_connection_and_what_is_open_is_left_to_the_requests() {
+        let bench = Bench::start();
+        let open = [bench.pool.acquire().await.unwrap(), bench.pool.acquire().await.unwrap()];
+        drop(open);
+        bench.pool.answers_after(LIMIT * 2);
+        bench.publish(State::Down, 1);
+        assert_eq!(bench.usable().await, 1);
+        assert_eq!(bench.pool.made(), 2, "the one to ask over, and one for a request");
+        let _one = bench.pool.acquire().await.unwrap();
+        assert!(bench.stop.is_full(), "who comes now goes elsewhere first");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_detour_without_a_connection_is_held_back_over_the_one_that_is_asked() {
+        let bench = Bench::start();
+        bench.pool.answers_after(LIMIT * 2);
+        bench.publish(State::Down, 1);
+        sleep(40 * LOOK).await;
+        assert_eq!(bench.pool.made(), 1);
+        assert_eq!(bench.usable().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn places_of_a_pool_that_is_in_full_use_are_held_as_they_come_back() {
+        let bench = Bench::start();
+        let mut lent = Vec::new();
+        for _ in 0..8 {
+            lent.push(bench.pool.acquire().await.unwrap());
+        }
+        bench.pool.answers_after(LIMIT * 2);
+        bench.publish(State::Down, 1);
+        drop(lent.split_off(4));
+        sleep(40 * LOOK).await;
+        drop(lent);
+        assert_eq!((bench.usable().await, bench.pool.made()), (1, 8));
     }
 }

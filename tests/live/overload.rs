@@ -1,6 +1,7 @@
 //! What load must not do: flood the primary with detours, the servers with pings, or look like an outage (F57, F58, F65).
 
 use std::{
+    error::Error,
     sync::{
         Arc, Barrier,
         atomic::{AtomicBool, Ordering},
@@ -179,5 +180,35 @@ fn an_application_that_blocks_all_its_workers_opens_no_outage() -> Tested {
     assert_eq!(told, [[""; 0]; 2]);
     drop((replica, router, story));
     runtime.block_on(async move { drop(pair) });
+    Ok(())
+}
+
+/// The sessions of clients on a primary whose detour is narrowed to one of eight connections, of which nobody uses any.
+async fn sessions_of_a_narrow_detour<B: Subject>() -> Result<i64, Box<dyn Error>> {
+    let pair = Pair::start().await?;
+    let too_slow = Some(Duration::from_nanos(1));
+    let pool = PoolSettings { detour_size: 8, min_idle: 2, detour_latency_limit: too_slow, ..PoolSettings::default() };
+    let router = Router::<B>::start(pair.config().pool(pool).build()?).await?;
+    let (replica, mut story) = (router.alias("replica")?, Story::of(&router));
+    pair.replica().kill().await?;
+    story.until("primary", "detour_narrowed").await?;
+    let narrowed = async {
+        let usable = || replica.explain().steps.iter().find_map(|step| step.narrowed).map(|narrowed| narrowed.usable);
+        while usable() != Some(1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a detour of one", narrowed).await?;
+    // The place that is left is a request's.
+    number(&soon("that place", replica.get()).await??, "SELECT 1::int8").await?;
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    Ok(pair.primary().connect().await?.query_one(sql, &[]).await?.get(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_detour_that_is_narrowed_opens_no_connections_for_the_places_it_holds_back() -> Tested {
+    // The monitor's, one to ask over, and those that were kept open before.
+    assert!(sessions_of_a_narrow_detour::<DeadpoolPostgres>().await? <= 4);
+    assert!(sessions_of_a_narrow_detour::<Bb8Postgres>().await? <= 4);
     Ok(())
 }
