@@ -41,6 +41,7 @@ pub mod plan;
 pub mod policy;
 pub mod pool;
 pub mod router;
+mod striped;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 

@@ -1,5 +1,7 @@
 //! What every request reads: is no doubt lost between threads, and does each request go where it may?
 
+#[path = "../src/striped.rs"]
+mod striped;
 #[path = "shared_belief/threads.rs"]
 mod threads;
 

@@ -1,6 +1,10 @@
 //! What everybody may know about a server at every moment: one atomic word, and the counters beside it.
 
-use super::atomic::{AtomicU64, Ordering};
+use super::{
+    atomic::{AtomicU64, Ordering},
+    leases::{LeaseCount, Leases},
+};
+use crate::striped::Alone;
 
 /// What we believe about a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -232,33 +236,19 @@ pub struct Tally {
 /// The shared record of one server: the monitor writes beliefs, everybody reads them and may raise a doubt.
 #[derive(Debug)]
 pub struct Cell {
-    belief: Line<AtomicU64>,
-    /// Low half: leases out. High half: leases that came back.
-    leases: Line<AtomicU64>,
+    // What every request reads: what is written beside it must not slow that.
+    belief: Alone<AtomicU64>,
+    leases: LeaseCount,
     detoured: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
 }
 
-/// A cache line of its own: what every request writes must not slow what every request reads.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Line<T>(T);
-
-/// How many leases of a server are out and how many have come back so far (wrapping).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leases {
-    /// Out now.
-    pub out: u32,
-    /// Came back since the start, wrapping.
-    pub returned: u32,
-}
-
 impl Default for Cell {
     fn default() -> Self {
         Self {
-            belief: Line(AtomicU64::new(Belief::UNKNOWN.0)),
-            leases: Line(AtomicU64::new(0)),
+            belief: Alone(AtomicU64::new(Belief::UNKNOWN.0)),
+            leases: LeaseCount::default(),
             detoured: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -324,26 +314,24 @@ impl Cell {
     /// Counts a lease going out.
     #[inline]
     pub fn lend(&self) {
-        self.leases.0.fetch_add(1, Ordering::Relaxed);
+        self.leases.lend();
     }
 
     /// Counts a lease coming back.
     #[inline]
     pub fn take_back(&self) {
-        // One less below, and the carry makes it one more above: at least one lease is out, so the low half never borrows.
-        self.leases.0.fetch_add(u64::from(u32::MAX), Ordering::Relaxed);
+        self.leases.take_back();
     }
 
     /// Counts a lease that is out no more without an answer from the server: that its caller gave up waiting is no sign of life.
     pub fn give_up(&self) {
-        self.leases.0.fetch_sub(1, Ordering::Relaxed);
+        self.leases.give_up();
     }
 
     /// How many leases are out and have come back.
     #[must_use]
     pub fn leases(&self) -> Leases {
-        let both = self.leases.0.load(Ordering::Relaxed);
-        Leases { out: (both & u64::from(u32::MAX)) as u32, returned: (both >> 32) as u32 }
+        self.leases.now()
     }
 
     /// Counts a read that another server took.

@@ -4,6 +4,7 @@ mod belief;
 mod bounds;
 mod cadence;
 mod change;
+mod leases;
 mod machine;
 mod round;
 mod signal;
@@ -23,8 +24,9 @@ pub use self::{
 // For this crate's program, tests and benches: no part of the interface.
 #[doc(hidden)]
 pub use self::{
-    belief::{Cell, Leases},
+    belief::Cell,
     change::{Action, Change, Order},
+    leases::Leases,
     machine::Health,
     signal::{Finding, Over, PingId, Signal},
     slow::SlowWatch,

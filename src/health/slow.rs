@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::belief::Leases;
+use super::leases::Leases;
 
 /// The shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(2);

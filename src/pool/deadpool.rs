@@ -1,11 +1,22 @@
 //! The back end over `deadpool`: any manager of theirs, and deadpool-postgres over connections of our own.
 
-use std::{cell::Cell, error::Error, fmt, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
+use std::{
+    cell::Cell,
+    error::Error,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use ::deadpool::managed::{
-    Hook, HookError, HookResult, Manager, Metrics, Object, Pool, PoolError, QueueMode, TimeoutType,
+    Hook, HookError, HookResult, Manager, Metrics, Object, Pool, PoolError, QueueMode, TimeoutType, Timeouts,
 };
 use deadpool_postgres::{ClientWrapper, Connect, ManagerConfig, RecyclingMethod};
+use pin_project_lite::pin_project;
 use tokio::task::JoinHandle;
 
 use super::{
@@ -16,6 +27,7 @@ use super::{
 /// A `deadpool` pool as a back end; `P` tells about its connections.
 pub struct Deadpool<M: Manager, P = Driver> {
     pool: Pool<M>,
+    at_once: Timeouts,
     probe: PhantomData<fn() -> P>,
 }
 
@@ -48,7 +60,8 @@ impl<M: Manager, P> Deadpool<M, P> {
     /// ```
     #[must_use]
     pub fn new(pool: Pool<M>) -> Self {
-        Self { pool, probe: PhantomData }
+        let at_once = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
+        Self { pool, at_once, probe: PhantomData }
     }
 
     /// The pool itself.
@@ -70,7 +83,7 @@ where
 
     // Cancel safety: deadpool's `get` gives its slot and its half-made connection up when it is dropped.
     fn acquire(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send {
-        self.pool.get()
+        Acquire { at_once: self.pool.timeout_get(&self.at_once), in_line: None, wait: || self.pool.get() }
     }
 
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send {
@@ -118,6 +131,39 @@ where
 
     fn close(&self) {
         self.pool.close();
+    }
+}
+
+pin_project! {
+    /// Asks for a connection at once, which is cheaper than to be ready to wait, and waits if none is free. Who waits already comes
+    /// first. By hand, since a future around a future would move the connection once more.
+    struct Acquire<A, W, F> {
+        #[pin]
+        at_once: A,
+        #[pin]
+        in_line: Option<W>,
+        wait: F,
+    }
+}
+
+impl<T, E, A, W, F> Future for Acquire<A, W, F>
+where
+    A: Future<Output = Result<T, PoolError<E>>>,
+    W: Future<Output = Result<T, PoolError<E>>>,
+    F: Fn() -> W,
+{
+    type Output = Result<T, PoolError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.in_line.is_none() {
+            let found = this.at_once.poll(cx);
+            if !matches!(found, Poll::Ready(Err(PoolError::Timeout(TimeoutType::Wait)))) {
+                return found;
+            }
+            this.in_line.set(Some((this.wait)()));
+        }
+        this.in_line.as_pin_mut().map_or(Poll::Pending, |in_line| in_line.poll(cx))
     }
 }
 

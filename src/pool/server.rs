@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    ops::Deref,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +21,7 @@ use crate::{
     config::{AliasName, OutageErrors},
     health::{Belief, Cell, Generation, Need},
     policy::{Bucket, Calls, Fault},
+    striped::{Alone, Striped},
 };
 
 /// One server, shared by its pools, its sessions, the monitor and the router.
@@ -48,6 +50,29 @@ pub struct Server {
     pub(crate) cancels: Semaphore,
     /// When a session was lost last, in milliseconds since `born` and one more. 0: never.
     lost: AtomicU64,
+}
+
+/// A share in a server, for what comes and goes all the time: it is counted with those of the same thread alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Share(Arc<Alone<Arc<Server>>>);
+
+impl Share {
+    pub(crate) fn new(server: &Arc<Server>) -> Self {
+        Self(Arc::new(Alone(Arc::clone(server))))
+    }
+
+    /// One for each stripe.
+    pub(crate) fn striped(server: &Arc<Server>) -> Striped<Self> {
+        Striped::new(|| Self::new(server))
+    }
+}
+
+impl Deref for Share {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.0.0
+    }
 }
 
 /// For how long after one lost session others may follow: a server that is killed loses them one after the other.
@@ -110,6 +135,11 @@ impl Server {
     #[must_use]
     pub(crate) fn with_slow_calls(self, slow_after: Duration) -> Self {
         Self { calls: Calls::new(slow_after), ..self }
+    }
+
+    /// By what the calls of one process tell servers apart.
+    pub(crate) fn identity(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// Counts a call that was made on this server, so that a server which fails many or is slow to answer is found out: how it ended

@@ -43,12 +43,13 @@ impl Session {
     pub(super) fn new(server: Arc<Server>, generation: Generation, wire: Wire, tap: &Tap, terms: &Terms) -> Self {
         let gauge = tap.gauge(terms.reset);
         let lifetime = terms.lifetime(fastrand::f64()).map(|lifetime| (lifetime, tap.spender()));
-        // The end of the session comes later than its FATAL, and the caller's next attempt may come in between.
-        let accused = Arc::clone(&server);
+        // Weak, since a tap may be remembered for long. The end of the session comes later than its FATAL, and the caller's next attempt may come in between.
+        let accused = Arc::downgrade(&server);
         tap.on_fatal(move |code| {
             let sqlstate = str::from_utf8(&code).ok().and_then(Sqlstate::parse);
             let fault = sqlstate.map(|sqlstate| Fault::Reported { sqlstate, severity: Severity::Fatal });
-            if fault.is_some_and(|fault| accused.is_accused_by(fault)) {
+            let accused = accused.upgrade().filter(|server| fault.is_some_and(|fault| server.is_accused_by(fault)));
+            if let Some(accused) = accused {
                 accused.lose(generation);
             }
         });

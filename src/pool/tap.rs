@@ -190,12 +190,6 @@ impl Tap {
         let _ = self.shared.cancel_token.set(token);
     }
 
-    /// Whether the connection itself is gone and only this is left of it.
-    #[cfg(feature = "deadpool")]
-    pub(super) fn is_orphan(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1
-    }
-
     /// Calls `alarm` when the server ends the session with a FATAL: whoever is told of it by the driver finds that done.
     pub(super) fn on_fatal(&self, alarm: impl Fn([u8; 5]) + Send + Sync + 'static) {
         // There is one session for each tap.

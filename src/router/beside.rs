@@ -1,7 +1,5 @@
 //! Where does a call go that some servers have not answered? Elsewhere first.
 
-use std::sync::Arc;
-
 use super::{
     Inner,
     line::{Getting, Line},
@@ -36,9 +34,9 @@ impl<B: Backend> Line<B> {
     }
 
     /// Closes the idle connections to one server: what they have prepared fits its tables no more.
-    pub(super) fn forget_plans(&self, server: &Arc<Server>) {
+    pub(super) fn forget_plans(&self, server: &Server) {
         let stops = self.route.own().iter().chain(self.route.failover());
-        stops.filter(|stop| Arc::ptr_eq(&stop.server, server)).for_each(|stop| stop.pool.evict());
+        stops.filter(|stop| stop.server.identity() == server.identity()).for_each(|stop| stop.pool.evict());
     }
 
     /// Whether a server of the plan is none of these.

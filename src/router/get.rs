@@ -111,7 +111,7 @@ where
                 // Who did not wait chose it just now.
                 let is_news = |now: Belief| now.is_news_to(generation) || !now.serves(line.route.need());
                 let Some(deadline) = deadline.filter(|_| is_news(stop.belief())) else {
-                    return Poll::Ready(Ok(Lease::new(connection, &stop.server, generation, false)));
+                    return Poll::Ready(Ok(Lease::new(connection, stop.share(), generation, false)));
                 };
                 this.wait.set(None);
                 go_on(this.rest, line.get_proven(router, (stop, generation), connection, deadline), cx)

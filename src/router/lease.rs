@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::AliasName,
     health::Generation,
-    pool::{Backend, CancelToken, Condition, Server},
+    pool::{Backend, CancelToken, Condition, Share},
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
@@ -29,7 +29,7 @@ use crate::{
 pub struct Lease<B: Backend = DefaultBackend> {
     /// There until `drop`.
     connection: Option<B::Connection>,
-    server: Arc<Server>,
+    server: Share,
     generation: Generation,
     detour: bool,
     /// Of a call that has handed it to its work.
@@ -37,9 +37,10 @@ pub struct Lease<B: Backend = DefaultBackend> {
 }
 
 impl<B: Backend> Lease<B> {
-    pub(super) fn new(connection: B::Connection, server: &Arc<Server>, generation: Generation, detour: bool) -> Self {
+    #[inline]
+    pub(super) fn new(connection: B::Connection, server: Share, generation: Generation, detour: bool) -> Self {
         server.cell.lend();
-        Self { connection: Some(connection), server: Arc::clone(server), generation, detour, recall: None }
+        Self { connection: Some(connection), server, generation, detour, recall: None }
     }
 
     /// Lets a call know when it comes back, and take it back before.
@@ -48,8 +49,8 @@ impl<B: Backend> Lease<B> {
     }
 
     /// The server, its generation when this was lent, and whether it is a detour.
-    pub(super) fn goes_to(&self) -> (Arc<Server>, Generation, bool) {
-        (Arc::clone(&self.server), self.generation, self.detour)
+    pub(super) fn goes_to(&self) -> (Share, Generation, bool) {
+        (self.server.clone(), self.generation, self.detour)
     }
 
     /// The alias that declares the server this connection goes to.
@@ -120,7 +121,7 @@ impl<B: Backend> Drop for Lease<B> {
             self.server.lose(self.generation);
         }
         if matches!(condition, Condition::Busy | Condition::Used) {
-            let unanswered = Unanswered::left_by(Arc::clone(&self.server));
+            let unanswered = Unanswered::left_by(self.server.clone());
             if let Some(used) = self.connection.take() {
                 settle::<B>(used, self.detour, unanswered, self.generation);
             }

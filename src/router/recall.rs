@@ -19,13 +19,13 @@ use crate::{
     clock,
     health::Generation,
     policy::Outcome,
-    pool::{Backend, CancelToken, Condition, Server, Tap},
+    pool::{Backend, CancelToken, Condition, Share, Tap},
 };
 
 /// What a call keeps of a lease that it has handed to its work. The work may drop the lease at any moment, and the connection is
 /// somebody else's then: whoever comes first, the lease's drop or the call that wants it back, has decided.
 pub(super) struct Recall {
-    pub(super) server: Arc<Server>,
+    pub(super) server: Share,
     pub(super) generation: Generation,
     pub(super) detour: bool,
     /// When the attempt began, and when it had its lease.
@@ -101,7 +101,7 @@ impl Recall {
         let out = || self.state.compare_exchange(OUT, CALLED_BACK, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if under_way && out() {
             let token = self.tap.as_ref().and_then(Tap::cancel_token).or_else(|| self.token.clone());
-            token.into_iter().for_each(|token| cancel(Arc::clone(&self.server), token));
+            token.into_iter().for_each(|token| cancel(self.server.clone(), token));
         }
     }
 
@@ -177,7 +177,7 @@ fn queue<B: Backend>(connection: &B::Connection, sql: &str) -> bool {
 }
 
 /// Asks the server to cancel, in a task of its own: nobody waits for that.
-fn cancel(server: Arc<Server>, token: CancelToken) {
+fn cancel(server: Share, token: CancelToken) {
     let Ok(runtime) = Handle::try_current() else { return };
     runtime.spawn(async move {
         // A server that answers nobody would else be asked by hundreds at once.
@@ -194,7 +194,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
-    use crate::{config::AliasName, policy::Counts};
+    use crate::{config::AliasName, policy::Counts, pool::Server};
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -204,7 +204,7 @@ mod tests {
         let server = Arc::new(server.with_slow_calls(100 * MS));
         let times = (clock::now(), clock::now());
         let recall = Arc::new(Recall {
-            server: Arc::clone(&server),
+            server: Share::new(&server),
             generation: Generation::default(),
             detour: false,
             times,

@@ -1,12 +1,12 @@
 //! What becomes of a connection that does not come back clean? It settles, is reset, or is given up; none of it on a caller's time.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, time::Duration};
 
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     health::Generation,
-    pool::{Backend, Condition, Server},
+    pool::{Backend, Condition, Server, Share},
 };
 
 /// How long a connection that came back with something under way may take to finish it: a rollback does, a dropped query that
@@ -62,7 +62,7 @@ impl<S: Deref<Target = Server>> Drop for Unanswered<S> {
 pub(super) fn settle<B: Backend>(
     connection: B::Connection,
     detour: bool,
-    lease: Unanswered<Arc<Server>>,
+    lease: Unanswered<Share>,
     generation: Generation,
 ) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
@@ -175,6 +175,8 @@ impl<B: Backend> Drop for Unproven<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::{runtime::Builder, sync::Notify};
 
     use super::*;
@@ -191,7 +193,7 @@ mod tests {
     async fn busy_lease(pool: &FakePool, server: &Arc<Server>) -> Lease<FakePool> {
         let mut connection = pool.acquire().await.unwrap();
         connection.condition = Condition::Busy;
-        Lease::new(connection, server, server.cell.belief().generation(), false)
+        Lease::new(connection, Share::new(server), server.cell.belief().generation(), false)
     }
 
     fn server() -> Arc<Server> {
@@ -213,7 +215,7 @@ mod tests {
         let mut connection = pool.acquire().await.unwrap();
         connection.condition = Condition::Clean;
         server.cell.lend();
-        settle::<FakePool>(connection, false, Unanswered(Arc::clone(&server)), Generation(0));
+        settle::<FakePool>(connection, false, Unanswered(Share::new(&server)), Generation(0));
         server.publish(Belief::new(State::Down, Generation(1)));
         tokio::time::sleep(SETTLE).await;
         assert_eq!(pool.status().size, 0);
@@ -224,7 +226,7 @@ mod tests {
         let (pool, server) = (FakePool::new(1), server());
         let mut connection = pool.acquire().await.unwrap();
         (connection.condition, connection.resets) = (condition, resets);
-        drop(Lease::<FakePool>::new(connection, &server, server.cell.belief().generation(), false));
+        drop(Lease::<FakePool>::new(connection, Share::new(&server), server.cell.belief().generation(), false));
         pool.acquire().await.unwrap().number == 0
     }
 

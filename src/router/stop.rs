@@ -13,13 +13,15 @@ use super::{
 use crate::{
     health::{Belief, Need},
     plan::{Candidate, Narrowed},
-    pool::{Backend, Server},
+    pool::{Backend, Server, Share},
+    striped::Striped,
 };
 
 /// One place on a route: a server, and the pool that this route uses there.
 #[derive(Debug)]
 pub(super) struct Stop<B> {
     pub(super) server: Arc<Server>,
+    shares: Striped<Share>,
     pub(super) pool: Arc<B>,
     /// Who waits for it.
     pub(super) queue: Arc<Queue>,
@@ -29,12 +31,24 @@ pub(super) struct Stop<B> {
 
 impl<B> Stop<B> {
     pub(super) fn new(server: &Arc<Server>, pool: &Arc<B>) -> Self {
-        Self { server: Arc::clone(server), pool: Arc::clone(pool), queue: Arc::default(), width: Arc::default() }
+        Self {
+            server: Arc::clone(server),
+            shares: Share::striped(server),
+            pool: Arc::clone(pool),
+            queue: Arc::default(),
+            width: Arc::default(),
+        }
+    }
+
+    /// For a lease of its server.
+    #[inline]
+    pub(super) fn share(&self) -> Share {
+        self.shares.mine().clone()
     }
 
     /// By what one call tells servers apart.
     pub(super) fn server_address(&self) -> usize {
-        Arc::as_ptr(&self.server).addr()
+        self.server.identity()
     }
 
     /// By what one request tells pools apart.
@@ -55,7 +69,8 @@ impl<B> Stop<B> {
 impl<B> Clone for Stop<B> {
     fn clone(&self) -> Self {
         let (queue, width) = (Arc::clone(&self.queue), Arc::clone(&self.width));
-        Self { queue, width, ..Self::new(&self.server, &self.pool) }
+        let (server, pool) = (Arc::clone(&self.server), Arc::clone(&self.pool));
+        Self { server, shares: self.shares.clone(), pool, queue, width }
     }
 }
 

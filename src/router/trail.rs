@@ -1,9 +1,6 @@
 //! What now, after an attempt that failed? Whether a call is made again, where and when, and what its error tells in the end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     Inner,
@@ -175,5 +172,5 @@ pub(super) enum Place {
 }
 
 pub(super) fn address(recall: &Recall) -> usize {
-    Arc::as_ptr(&recall.server).addr()
+    recall.server.identity()
 }

@@ -5,11 +5,18 @@
 
 use loom::{sync::Arc, thread};
 
-use self::belief::{Belief, Cell, Generation, Leases, Need, State};
+use self::{
+    belief::{Belief, Cell, Generation, Need, State},
+    leases::Leases,
+};
 
 #[expect(dead_code, unreachable_pub, reason = "a model needs a part of it")]
 #[path = "../../src/health/belief.rs"]
 mod belief;
+
+#[expect(unreachable_pub, reason = "as in the crate")]
+#[path = "../../src/health/leases.rs"]
+mod leases;
 
 mod atomic {
     pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
