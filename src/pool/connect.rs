@@ -104,7 +104,7 @@ pub enum ConnectFailure {
         /// The deadline.
         after: Duration,
     },
-    /// The server is believed down, or gets back on its feet: no new connection is made now.
+    /// The server is believed down, gets back on its feet, or has stopped to take new connections: none is made now.
     NotAdmitted,
     /// The router is shut down, or the runtime it was started in.
     Closed,
@@ -293,7 +293,7 @@ impl fmt::Display for ConnectFailure {
             Self::Crowded { after } => {
                 write!(f, "no connection within {after:?}: other connects to the server took that long")
             }
-            Self::NotAdmitted => f.write_str("the server is believed down: it gets no new connection now"),
+            Self::NotAdmitted => f.write_str("the server is believed to take no new connection now"),
             Self::Closed => f.write_str("the router is shut down"),
         }
     }

@@ -29,12 +29,22 @@ pub struct Attempt {
 /// A call that ended without an answer.
 pub(super) struct Failure {
     pub(super) alias: AliasName,
-    /// Whether the caller has said that its work may be run twice.
-    pub(super) repeatable: bool,
+    pub(super) repeat: Repeat,
     pub(super) end: End,
     pub(super) attempts: Vec<Attempt>,
     /// What the last attempt that failed by itself failed with, as the work returned it.
     pub(super) source: Option<BoxError>,
+}
+
+/// When the same call may be made again without doing anything twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Always: its caller has said so.
+    Harmless,
+    /// Where nothing of it stays.
+    IfUndone,
+    /// Always: by its key it finds out whether it has happened.
+    ByKey,
 }
 
 /// Why a call was not tried once more.
@@ -109,7 +119,16 @@ impl fmt::Display for Failure {
             End::Late(within) => write!(f, "{alias}: no answer within {within:.1?}")?,
             End::Unserved(error) => write!(f, "{error}")?,
         }
-        self.attempts.iter().try_for_each(|attempt| write!(f, "\n  {attempt}"))
+        self.attempts.iter().try_for_each(|attempt| write!(f, "\n  {attempt}"))?;
+        match (self.outcome(), self.repeat) {
+            (Outcome::NotSent | Outcome::RolledBack, _) | (Outcome::Unknown, Repeat::Harmless) => Ok(()),
+            (Outcome::Unknown, Repeat::IfUndone) => {
+                f.write_str("\n  it may have happened: find out before it is made again")
+            }
+            (Outcome::Unknown, Repeat::ByKey) => {
+                f.write_str("\n  it may have happened: a call with the same key finds out")
+            }
+        }
     }
 }
 

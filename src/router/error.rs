@@ -3,7 +3,7 @@
 use std::{error, fmt, io, time::Duration};
 
 use super::{
-    call::{Attempt, BoxError, End, Failure},
+    call::{Attempt, BoxError, End, Failure, Repeat},
     queue::Full,
 };
 use crate::{
@@ -89,7 +89,7 @@ impl Error {
     /// A request for a connection that the deadline around it ended.
     pub(super) fn late(alias: AliasName, within: Duration) -> Self {
         let (end, attempts) = (End::Late(within), Vec::new());
-        Self::call(Failure { alias, repeatable: true, end, attempts, source: None })
+        Self::call(Failure { alias, repeat: Repeat::Harmless, end, attempts, source: None })
     }
 
     #[cfg(feature = "once")]
@@ -126,7 +126,7 @@ impl Error {
     /// read. It does not say that it would fare better.
     #[must_use]
     pub fn is_safe_to_retry(&self) -> bool {
-        let repeatable = matches!(&*self.0, Kind::Call(failure) if failure.repeatable);
+        let repeatable = matches!(&*self.0, Kind::Call(failure) if failure.repeat != Repeat::IfUndone);
         repeatable || self.outcome().is_safe_to_retry()
     }
 
@@ -328,18 +328,18 @@ mod tests {
         Attempt { server: name(server), detour, acquire, work, outcome, cause: Cause::new(cause) }
     }
 
-    fn failed(repeatable: bool, end: End) -> Error {
+    fn failed(repeat: Repeat, end: End) -> Error {
         let attempts = vec![
             attempt("replica", false, Outcome::Unknown, "connection closed"),
             attempt("primary", true, Outcome::RolledBack, "ERROR 22012"),
         ];
-        Error::call(Failure { alias: name("replica"), repeatable, end, attempts, source: Some(Box::new(Own(7))) })
+        Error::call(Failure { alias: name("replica"), repeat, end, attempts, source: Some(Box::new(Own(7))) })
     }
 
     #[test]
     fn a_failed_call_names_every_attempt_and_repeats_nothing_of_the_works_own_error() {
-        assert!(!format!("{:?}", failed(true, End::Failed)).contains("secret"));
-        let told = failed(true, End::Failed).to_string();
+        assert!(!format!("{:?}", failed(Repeat::Harmless, End::Failed)).contains("secret"));
+        let told = failed(Repeat::Harmless, End::Failed).to_string();
         assert_eq!(
             told,
             "replica: the call failed\n  \
@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_failed_call_keeps_what_the_work_returned() {
-        let error = failed(false, End::Spent);
+        let error = failed(Repeat::IfUndone, End::Spent);
         assert_eq!(error.source().and_then(|source| source.downcast_ref::<Own>()), Some(&Own(7)));
         let own = error.into_source().and_then(|source| source.downcast::<Own>().ok());
         assert_eq!(own, Some(Box::new(Own(7))));
@@ -358,23 +358,30 @@ mod tests {
 
     #[test]
     fn of_several_attempts_the_least_certain_decides_whether_a_write_may_be_tried_again() {
-        assert_eq!(failed(false, End::Failed).outcome(), Outcome::Unknown);
-        assert!(!failed(false, End::Failed).is_safe_to_retry());
-        assert!(failed(true, End::Failed).is_safe_to_retry(), "a read does no harm");
+        assert_eq!(failed(Repeat::IfUndone, End::Failed).outcome(), Outcome::Unknown);
+        assert!(!failed(Repeat::IfUndone, End::Failed).is_safe_to_retry());
+        assert!(failed(Repeat::Harmless, End::Failed).is_safe_to_retry(), "a read does no harm");
+    }
+
+    #[test]
+    fn a_write_that_may_have_happened_says_what_to_do_about_it() {
+        let last = |repeat| failed(repeat, End::Failed).to_string().lines().last().map(str::to_owned);
+        assert_eq!(last(Repeat::IfUndone).unwrap(), "  it may have happened: find out before it is made again");
+        assert_eq!(last(Repeat::ByKey).unwrap(), "  it may have happened: a call with the same key finds out");
     }
 
     #[test]
     fn what_gave_no_connection_was_not_sent_and_stays_what_it_was_after_an_attempt() {
         assert_eq!(Error::closed().outcome(), Outcome::NotSent);
         assert!(Error::closed().is_safe_to_retry() && Error::closed().attempts().is_empty());
-        let after = failed(true, End::Unserved(Error::closed()));
+        let after = failed(Repeat::Harmless, End::Unserved(Error::closed()));
         assert!(after.is_closed() && after.attempts().len() == 2 && !after.is_late());
         assert!(after.to_string().starts_with("the router is shut down\n  tried replica"));
     }
 
     #[test]
     fn a_late_call_says_how_long_it_had() {
-        let late = failed(true, End::Late(Duration::from_secs(30)));
+        let late = failed(Repeat::Harmless, End::Late(Duration::from_secs(30)));
         assert!(late.is_late() && !late.is_overloaded() && !late.is_unavailable());
         assert!(late.to_string().starts_with("replica: no answer within 30.0s\n"));
     }

@@ -7,13 +7,18 @@ use tokio::time::timeout;
 
 use super::{
     Alias,
-    call::{BoxError, End},
+    call::{BoxError, End, Repeat},
     error::Error,
     lease::Lease,
     transaction::{Broken, Open, Transaction},
     write::Course,
 };
-use crate::{clock, policy::Outcome, pool::Backend};
+use crate::{
+    clock,
+    health::Cause,
+    policy::{Fault, Outcome},
+    pool::Backend,
+};
 
 /// The longest key, in bytes. The table says so too.
 const LONGEST: usize = 255;
@@ -81,7 +86,7 @@ impl<B: Backend> Alias<B> {
         }
         let once = Once { key: literal(key), keep: line.calls.once_keep };
         let mut course = Course::begin(line, &self.router);
-        course.repeatable = true;
+        course.repeat = Repeat::ByKey;
         // Whether a COMMIT was lost of which nothing is known yet.
         let mut unsure = false;
         loop {
@@ -103,7 +108,7 @@ impl<B: Backend> Alias<B> {
             };
             if let Found::Used(answer) = found {
                 // Whoever finds no answer may have found what he has done himself.
-                course.repeatable = answer.is_some();
+                course.repeat = if answer.is_some() { Repeat::ByKey } else { Repeat::IfUndone };
                 let answer = read(open, answer).await.map_err(|broken| course.fail(broken))?;
                 course.answered();
                 return Ok(answer);
@@ -118,7 +123,8 @@ impl<B: Backend> Alias<B> {
                 Err(broken) => {
                     unsure = broken.lost;
                     // Work that has ended the transaction itself may have stored the key without an answer.
-                    course.repeatable = unsure || broken.outcome != Outcome::Unknown;
+                    let ended = !unsure && broken.outcome == Outcome::Unknown;
+                    course.repeat = if ended { Repeat::IfUndone } else { Repeat::ByKey };
                     course.again(broken, unsure).await?;
                 }
             }
@@ -160,7 +166,8 @@ impl Once {
             // Whom the network has cut off does not keep the key from others for longer than it may take.
             left = course.deadline.left(clock::now()).as_millis().clamp(1, i32::MAX as u128),
         );
-        let (open, mut row) = Open::begin((lease, course.tether()), &sql, course.deadline).await?;
+        let begun = Open::begin((lease, course.tether()), &sql, course.deadline).await;
+        let (open, mut row) = begun.map_err(with_remedy)?;
         match row.len() {
             1 => Ok((open, Found::Nothing)),
             2 => Ok((open, Found::Used(row.swap_remove(0)))),
@@ -189,7 +196,7 @@ impl Once {
             Ok(answer) => literal(&answer),
             Err(error) => {
                 open.roll_back().await;
-                return Err(Broken::by(error.into(), |_| Outcome::RolledBack));
+                return Err(Broken::by(error.into(), None, |_| Outcome::RolledBack));
             }
         };
         let committed = open
@@ -203,6 +210,16 @@ impl Once {
     }
 }
 
+/// Says what to do where there is no table for keys.
+fn with_remedy(broken: Broken) -> Broken {
+    match broken.fault {
+        Some(Fault::Reported { sqlstate, .. }) if sqlstate.as_str() == "42P01" => {
+            Broken { cause: Cause::new("there is no table for keys: `pgdetour migrate` makes it"), ..broken }
+        }
+        _ => broken,
+    }
+}
+
 /// Gives the transaction up and the stored answer back. Where there is none, or none of the type that is asked for, it has happened
 /// all the same.
 async fn read<B: Backend, T: DeserializeOwned>(open: Open<B>, answer: Option<String>) -> Result<T, Broken> {
@@ -211,7 +228,7 @@ async fn read<B: Backend, T: DeserializeOwned>(open: Open<B>, answer: Option<Str
         let why = "work that ended its transaction itself has used the key, and left no answer";
         return Err(Broken::because(why, Outcome::Unknown));
     };
-    serde_json::from_str(&answer).map_err(|error| Broken::by(error.into(), |_| Outcome::Unknown))
+    serde_json::from_str(&answer).map_err(|error| Broken::by(error.into(), None, |_| Outcome::Unknown))
 }
 
 /// Deletes some keys that have expired, over a connection that is done with.

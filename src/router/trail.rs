@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Inner,
     beside::Beside,
-    call::{Attempt, BACKOFF, BoxError, End, Failure},
+    call::{Attempt, BACKOFF, BoxError, End, Failure, Repeat},
     deadline::Deadline,
     error::Error,
     get::Get,
@@ -158,7 +158,7 @@ impl<'a, B: Backend> Trail<'a, B> {
 
     fn end(&mut self, end: End) -> Error {
         let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
-        Error::call(Failure { alias, repeatable: true, end, attempts, source: self.source.take() })
+        Error::call(Failure { alias, repeat: Repeat::Harmless, end, attempts, source: self.source.take() })
     }
 }
 

@@ -128,7 +128,7 @@ impl<B: Backend> Open<B> {
     ) -> Result<(Self, FirstRow), Broken> {
         let answer = B::execute(&lease, sql);
         let Ok(answer) = timeout_at(deadline.at().into(), answer).await else {
-            return Err(Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()));
+            return Err(Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()).at("BEGIN"));
         };
         let tap = B::tap(&lease);
         let begun = tap.as_ref().map_or(0, Tap::statements);
@@ -136,8 +136,9 @@ impl<B: Backend> Open<B> {
         match answer {
             Ok(row) => Ok((open, row)),
             Err(error) => {
+                let broken = Broken::by(error, open.tap.as_ref(), |_| Outcome::NotSent).at("BEGIN");
                 open.roll_back().await;
-                Err(Broken::by(error, |_| Outcome::NotSent))
+                Err(broken)
             }
         }
     }
@@ -172,8 +173,9 @@ impl<B: Backend> Open<B> {
             Ok(value) => Ok((open, value)),
             Err(error) => {
                 let outcome = uncommitted(open.tap.as_ref(), begun);
+                let broken = Broken::by(error.into(), open.tap.as_ref(), |_| outcome);
                 open.roll_back().await;
-                Err(Broken::by(error.into(), |_| outcome))
+                Err(broken)
             }
         }
     }
@@ -189,7 +191,9 @@ impl<B: Backend> Open<B> {
             both(B::execute(&self.lease, question.sql()), B::execute(&self.lease, "COMMIT"), self.deadline).await;
         let broken = match (committed, asked) {
             (Some(Ok(_)), Some(Ok(_))) => return Ok(self.committed()),
-            (Some(Ok(_)), Some(Err(error))) => Broken::by(error, |_| Outcome::RolledBack),
+            (Some(Ok(_)), Some(Err(error))) => {
+                Broken::by(error, self.tap.as_ref(), |_| Outcome::RolledBack).at("COMMIT")
+            }
             (Some(Ok(_)), None) => Broken::because("the server answered out of turn", Outcome::Unknown),
             (Some(Err(error)), asked) => {
                 let broken = self.uncertain(error, sent);
@@ -199,7 +203,7 @@ impl<B: Backend> Open<B> {
                 broken
             }
             // The driver may still have it in hand.
-            (None, _) => Broken::late(Outcome::Unknown, self.tap.as_ref()),
+            (None, _) => Broken::late(Outcome::Unknown, self.tap.as_ref()).at("COMMIT"),
         };
         Err((self.give_up(broken).await, None))
     }
@@ -215,7 +219,7 @@ impl<B: Backend> Open<B> {
         let broken = match timeout_at(self.deadline.at().into(), answer).await {
             Ok(Ok(_)) => return Ok(self.committed()),
             Ok(Err(error)) => self.uncertain(error, sent),
-            Err(_) => Broken::late(Outcome::Unknown, self.tap.as_ref()),
+            Err(_) => Broken::late(Outcome::Unknown, self.tap.as_ref()).at("COMMIT"),
         };
         let broken = Broken { lost: broken.outcome == Outcome::Unknown, ..broken };
         Err(self.give_up(broken).await)
@@ -229,7 +233,8 @@ impl<B: Backend> Open<B> {
     /// How a `COMMIT` failed that was handed to the driver when so many statements had left.
     fn uncertain(&self, error: BoxError, sent: u64) -> Broken {
         let unsent = self.tap.as_ref().is_some_and(|tap| tap.has_ended() && tap.statements() == sent);
-        let broken = Broken::by(error, |fault| if unsent { Outcome::RolledBack } else { Outcome::of_commit(fault) });
+        let outcome = |fault| if unsent { Outcome::RolledBack } else { Outcome::of_commit(fault) };
+        let broken = Broken::by(error, self.tap.as_ref(), outcome).at("COMMIT");
         Broken { unconfirmed: self.tap.as_ref().is_some_and(Tap::take_unconfirmed), ..broken }
     }
 
@@ -337,8 +342,10 @@ pub(super) struct Broken {
 }
 
 impl Broken {
-    pub(super) fn by(error: BoxError, outcome: impl FnOnce(Fault) -> Outcome) -> Self {
-        let (fault, cause) = (Fault::of(&*error), cause_of(&*error, None));
+    /// By an error, met on the connection of this tap.
+    pub(super) fn by(error: BoxError, tap: Option<&Tap>, outcome: impl FnOnce(Fault) -> Outcome) -> Self {
+        let fault = Fault::of(&*error);
+        let cause = cause_of(&*error, tap.and_then(Tap::ending).map(|ending| ending.cause.as_str()));
         Self { fault: Some(fault), source: Some(error), ..Self::new(cause, outcome(fault)) }
     }
 
@@ -351,8 +358,16 @@ impl Broken {
     }
 
     pub(super) fn late(outcome: Outcome, tap: Option<&Tap>) -> Self {
-        let busy = tap.is_some_and(|tap| tap.condition() == Condition::Busy);
-        let fault = busy.then_some(Fault::Late);
-        Self { late: true, fault, ..Self::because("the time for the call was over", outcome) }
+        let (fault, why) = match tap.map(Tap::condition) {
+            Some(Condition::Busy) => (Some(Fault::Late), "the time for the call was over, and the server still at it"),
+            Some(_) => (None, "the time for the call was over, and nothing asked of the server"),
+            None => (None, "the time for the call was over"),
+        };
+        Self { late: true, fault, ..Self::because(why, outcome) }
+    }
+
+    /// The same, of the router's own statement.
+    pub(super) fn at(self, statement: &str) -> Self {
+        Self { cause: Cause::new(format!("{statement}: {}", self.cause)), ..self }
     }
 }

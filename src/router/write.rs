@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout_at};
 
 use super::{
     Alias, Inner,
-    call::{Attempt, BACKOFF, BoxError, End, Failure},
+    call::{Attempt, BACKOFF, BoxError, End, Failure, Repeat},
     deadline::Deadline,
     error::Error,
     fate::Fate,
@@ -109,15 +109,16 @@ pub(super) struct Course<'a, B: Backend> {
     attempts: Vec<Attempt>,
     source: Option<BoxError>,
     again: u32,
-    /// Whether the write may be made again by its caller, whatever became of it.
-    pub(super) repeatable: bool,
+    /// When the write may be made again by its caller.
+    pub(super) repeat: Repeat,
 }
 
 impl<'a, B: Backend> Course<'a, B> {
     pub(super) fn begin(line: Arc<Line<B>>, router: &'a Inner<B>) -> Self {
         line.budget.deposit();
         let deadline = Deadline::after(line.calls.call_timeout).or_earlier(Deadline::current());
-        Self { line, router, deadline, at: None, attempts: Vec::new(), source: None, again: 0, repeatable: false }
+        let repeat = Repeat::IfUndone;
+        Self { line, router, deadline, at: None, attempts: Vec::new(), source: None, again: 0, repeat }
     }
 
     /// A connection to the alias's own server, if that takes writes.
@@ -174,7 +175,7 @@ impl<'a, B: Backend> Course<'a, B> {
     {
         let (until, tether) = (self.deadline.at().into(), self.tether());
         let fate = timeout_at(until, Fate::before(&lease, &self.line)).await;
-        let fate = fate.map_err(|_| Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()))?;
+        let fate = fate.map_err(|_| Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()).at("BEGIN"))?;
         let (open, _) = Open::begin((lease, tether), "BEGIN", self.deadline).await?;
         let (open, value) = open.run(work).await?;
         let (broken, xid) = match open.commit(fate.question()).await {
@@ -282,7 +283,7 @@ impl<'a, B: Backend> Course<'a, B> {
             End::Unserved(error) if self.attempts.is_empty() => error,
             end => {
                 let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
-                Error::call(Failure { alias, repeatable: self.repeatable, end, attempts, source: self.source.take() })
+                Error::call(Failure { alias, repeat: self.repeat, end, attempts, source: self.source.take() })
             }
         }
     }

@@ -4,8 +4,10 @@
 
 mod admission;
 mod breaker;
+mod conflicts;
 mod connection;
 mod dropped;
+mod fate;
 mod harness;
 mod lifecycle;
 mod mode;
