@@ -146,7 +146,8 @@ pub struct BreakerSettings {
     pub breaker_failure_rate: u32,
     /// It opens when this many of 100 calls were slow. 0: never. Default 0, since only the application knows what is slow.
     pub breaker_slow_rate: u32,
-    /// A call that takes as long is slow. Default 1 s.
+    /// A call that takes as long is slow, and so is a read that another server has answered which was asked later: `hedge_after`.
+    /// Default 1 s.
     pub breaker_slow_after: Duration,
     /// Calls that are longer ago count no more. Default 10 s.
     pub breaker_window: Duration,

@@ -81,7 +81,7 @@ pub enum Trip {
         /// Of so many.
         made: u64,
     },
-    /// It answered too many too slowly.
+    /// It answered too many too slowly, or not before another server that was asked later.
     Slow {
         /// So many.
         slow: u64,
@@ -265,7 +265,8 @@ impl fmt::Display for Trip {
         match self {
             Self::Failing { failed, made } => write!(f, "{failed} of {made} calls failed"),
             Self::Slow { slow, made, after } => {
-                write!(f, "{slow} of {made} calls took {} or longer", humantime::format_duration(*after))
+                let after = humantime::format_duration(*after);
+                write!(f, "{slow} of {made} calls took {after} or longer, or lost to a second server")
             }
         }
     }

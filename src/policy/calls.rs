@@ -28,7 +28,7 @@ pub struct Counts {
     pub made: u64,
     /// Those that the server failed.
     pub failed: u64,
-    /// Those that it answered slowly.
+    /// Those that it answered slowly, or that a server which was asked later has answered before it.
     pub slow: u64,
 }
 
@@ -71,6 +71,15 @@ impl Calls {
     pub fn record_late(&self, took: Duration) {
         if took >= self.slow_after {
             self.record(Some(Fault::Late), took);
+        }
+    }
+
+    /// Counts a call that was called back after this long because another server has answered it, the server being still at it. It
+    /// was slow if it took as long as a slow call does, or if the other one was `overtaking`, having begun so much later. Else it
+    /// says nothing: this server may have been as fast.
+    pub fn record_lost(&self, took: Duration, overtaking: bool) {
+        if overtaking || took >= self.slow_after {
+            self.record(None, took.max(self.slow_after));
         }
     }
 

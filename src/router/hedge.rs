@@ -94,7 +94,7 @@ where
         match event.await {
             Event::Ended(_, End::Answered(recall, answer)) => {
                 trail.answered(&recall);
-                called_back(&mut legs).iter().for_each(|lost| lost.count_late());
+                called_back(&mut legs).iter().for_each(|lost| lost.count_lost_to(&recall, after));
                 return Ok(answer);
             }
             Event::Ended(index, End::Failed(recall, error)) => {

@@ -108,9 +108,24 @@ impl Recall {
     /// Where it was called back from a server that was still at it, has that counted. A caller that was slow itself says nothing
     /// of the server, and without a tap nobody knows.
     pub(super) fn count_late(&self) {
-        if self.tap.is_some() && self.state.load(Ordering::Acquire) == CALLED_BACK {
-            self.server.record_late(clock::now().saturating_duration_since(self.times.1));
+        if let Some(took) = self.cut_short_after() {
+            self.server.record_late(took);
         }
+    }
+
+    /// The same where it was called back because another attempt has answered, in a call that waits so long for one server alone:
+    /// overtaken where the other one had its connection that much later. Half of it will do, since this one's may have had to be
+    /// made first.
+    pub(super) fn count_lost_to(&self, winner: &Self, patience: Duration) {
+        if let Some(took) = self.cut_short_after() {
+            let lead = winner.times.1.saturating_duration_since(self.times.1);
+            self.server.calls.record_lost(took, lead >= patience / 2);
+        }
+    }
+
+    fn cut_short_after(&self) -> Option<Duration> {
+        let cut_short = self.tap.is_some() && self.state.load(Ordering::Acquire) == CALLED_BACK;
+        cut_short.then(|| clock::now().saturating_duration_since(self.times.1))
     }
 
     /// What became of the work's statements. That the last has failed says nothing of those before it, and nothing of which session
@@ -198,22 +213,30 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// What a server that is slow after 100 ms is said to have done when a lease to it is called back after `took`, or not.
-    async fn counted(tap: Option<Tap>, took: Duration, returned: bool) -> Counts {
+    fn server() -> Arc<Server> {
         let server = Server::new(AliasName::new("replica").unwrap(), String::new(), Arc::new(Notify::new()));
-        let server = Arc::new(server.with_slow_calls(100 * MS));
-        let times = (clock::now(), clock::now());
-        let recall = Arc::new(Recall {
-            server: Share::new(&server),
+        Arc::new(server.with_slow_calls(100 * MS))
+    }
+
+    /// A lease to that server, which is out since now.
+    fn lent(server: &Arc<Server>, tap: Option<Tap>) -> Arc<Recall> {
+        Arc::new(Recall {
+            server: Share::new(server),
             generation: Generation::default(),
             detour: false,
-            times,
+            times: (clock::now(), clock::now()),
             limited: false,
             tap,
             token: None,
             before: 0,
             state: AtomicU64::new(OUT),
-        });
+        })
+    }
+
+    /// What a server that is slow after 100 ms is said to have done when a lease to it is called back after `took`, or not.
+    async fn counted(tap: Option<Tap>, took: Duration, returned: bool) -> Counts {
+        let server = server();
+        let recall = lent(&server, tap);
         let tether = Tether::new(&recall);
         tokio::time::sleep(took).await;
         if returned {
@@ -233,5 +256,28 @@ mod tests {
         assert_eq!(counted(tap(), 50 * MS, false).await, Counts::default(), "its caller was in a hurry");
         assert_eq!(counted(tap(), 200 * MS, true).await, Counts::default(), "its caller was slow");
         assert_eq!(counted(None, 200 * MS, false).await, Counts::default(), "nobody knows");
+    }
+
+    /// What a server is said to have done that loses, after `took`, to an attempt whose connection was there `lead` after its own, where
+    /// a second server is asked after 50 ms.
+    async fn lost(lead: Duration, took: Duration) -> Counts {
+        let (server, other) = (server(), server());
+        let loser = lent(&server, Some(Tap::default()));
+        let tether = Tether::new(&loser);
+        tokio::time::sleep(lead).await;
+        let winner = lent(&other, Some(Tap::default()));
+        tokio::time::sleep(took - lead).await;
+        drop(tether);
+        loser.count_lost_to(&winner, 50 * MS);
+        server.calls.counts()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_slow_when_one_that_was_asked_later_overtakes_it_and_not_when_both_were_asked_at_once() {
+        let slow = Counts { made: 1, failed: 0, slow: 1 };
+        assert_eq!(lost(50 * MS, 53 * MS).await, slow);
+        assert_eq!(lost(42 * MS, 53 * MS).await, slow, "its connection had to be made first");
+        assert_eq!(lost(MS, 4 * MS).await, Counts::default(), "it had waited for its connection for as long");
+        assert_eq!(lost(MS, 100 * MS).await, slow, "that is slow for any call");
     }
 }

@@ -43,6 +43,16 @@ fn a_call_that_was_given_up_speaks_against_its_server_only_where_it_was_slow_by_
 }
 
 #[test]
+fn a_call_that_lost_to_another_server_was_slow_where_that_began_later_or_it_took_as_long_as_a_slow_one() {
+    let calls = Calls::new(100 * MS);
+    calls.record_lost(99 * MS, false);
+    assert_eq!(calls.counts(), Counts::default(), "it may have been as fast");
+    calls.record_lost(60 * MS, true);
+    calls.record_lost(100 * MS, false);
+    assert_eq!(calls.counts(), Counts { made: 2, failed: 0, slow: 2 });
+}
+
+#[test]
 fn calls_on_many_threads_are_all_counted() {
     let calls = Calls::new(100 * MS);
     thread::scope(|scope| {
