@@ -99,7 +99,7 @@ async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
     let router: Router = Router::start(config.server("primary", Role::Primary, server.url()).build()?).await?;
     let alias = router.alias("primary")?;
     let mut rows = Vec::new();
-    for (part, must, aim) in [("write", 1.25, 1.1), ("write_once", 3.0, 2.0)] {
+    for (part, must, aim) in [("write", 1.5, 1.25), ("write_once", 4.0, 2.5)] {
         for tasks in if wanted.has(part) { [1, 8].as_slice() } else { &[] } {
             let tasks = *tasks;
             progress(format_args!("  {}", tasks_of(tasks)));
