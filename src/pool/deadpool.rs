@@ -28,6 +28,7 @@ use super::{
 pub struct Deadpool<M: Manager, P = Driver> {
     pool: Pool<M>,
     at_once: Timeouts,
+    in_line: Timeouts,
     probe: PhantomData<fn() -> P>,
 }
 
@@ -60,8 +61,8 @@ impl<M: Manager, P> Deadpool<M, P> {
     /// ```
     #[must_use]
     pub fn new(pool: Pool<M>) -> Self {
-        let at_once = Timeouts { wait: Some(Duration::ZERO), ..pool.timeouts() };
-        Self { pool, at_once, probe: PhantomData }
+        let in_line = pool.timeouts();
+        Self { pool, at_once: Timeouts { wait: Some(Duration::ZERO), ..in_line }, in_line, probe: PhantomData }
     }
 
     /// The pool itself.
@@ -83,7 +84,8 @@ where
 
     // Cancel safety: deadpool's `get` gives its slot and its half-made connection up when it is dropped.
     fn acquire(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send {
-        Acquire { at_once: self.pool.timeout_get(&self.at_once), in_line: None, wait: || self.pool.get() }
+        let ask = |timeouts| self.pool.timeout_get(timeouts);
+        Acquire { asked: ask(&self.at_once), wait: Some(move || ask(&self.in_line)) }
     }
 
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send {
@@ -137,33 +139,31 @@ where
 pin_project! {
     /// Asks for a connection at once, which is cheaper than to be ready to wait, and waits if none is free. Who waits already comes
     /// first. By hand, since a future around a future would move the connection once more.
-    struct Acquire<A, W, F> {
+    struct Acquire<F, W> {
         #[pin]
-        at_once: A,
-        #[pin]
-        in_line: Option<W>,
-        wait: F,
+        asked: F,
+        wait: Option<W>,
     }
 }
 
-impl<T, E, A, W, F> Future for Acquire<A, W, F>
+impl<T, E, F, W> Future for Acquire<F, W>
 where
-    A: Future<Output = Result<T, PoolError<E>>>,
-    W: Future<Output = Result<T, PoolError<E>>>,
-    F: Fn() -> W,
+    F: Future<Output = Result<T, PoolError<E>>>,
+    W: FnOnce() -> F,
 {
-    type Output = Result<T, PoolError<E>>;
+    type Output = F::Output;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        if this.in_line.is_none() {
-            let found = this.at_once.poll(cx);
+        loop {
+            let found = this.asked.as_mut().poll(cx);
             if !matches!(found, Poll::Ready(Err(PoolError::Timeout(TimeoutType::Wait)))) {
                 return found;
             }
-            this.in_line.set(Some((this.wait)()));
+            let Some(wait) = this.wait.take() else { return found };
+            this.asked.set(wait());
         }
-        this.in_line.as_pin_mut().map_or(Poll::Pending, |in_line| in_line.poll(cx))
     }
 }
 
