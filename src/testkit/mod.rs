@@ -2,7 +2,7 @@
 //!
 //! A [`Cluster`] is a primary with streaming replicas on free ports of 127.0.0.1, in a temporary directory; its servers can be killed, stopped, frozen,
 //! promoted and restarted. It needs PostgreSQL 14 or newer on the machine ([`bindir`] tells where it looks) and works as root too. A [`Proxy`] stands
-//! between a client and any TCP server and refuses, resets, swallows, delays or cuts what goes through. Both run on Unix.
+//! between a client and any TCP server and refuses, resets, swallows, delays, garbles or cuts what goes through. Both run on Unix.
 //!
 //! ```no_run
 //! use pgdetour::testkit::{Cluster, Direction, Fault, Proxy};

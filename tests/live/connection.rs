@@ -128,6 +128,13 @@ async fn idle_connections_that_were_closed_from_afar_are_passed_over_unseen() ->
         let (leases, before) = lend(&alias, 4).await?;
         drop(leases);
         proxy.set(fault).await?;
+        let admin = pair.replica().connect().await?;
+        let there = "SELECT 1 FROM pg_stat_activity WHERE pid = ANY($1)";
+        let gone = async {
+            while !admin.query(there, &[&before]).await?.is_empty() {}
+            Ok::<_, tokio_postgres::Error>(())
+        };
+        soon("the end of the sessions", gone).await??;
         pinged(&router, &alias).await?;
         // Nobody tries twice here.
         let (_leases, after) = lend(&alias, 4).await?;
