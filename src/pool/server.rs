@@ -195,7 +195,8 @@ impl Server {
     /// Publishes a belief and wakes whoever waits for this server. Only the monitor calls this.
     pub fn publish(&self, belief: Belief) {
         let previous = self.cell.belief();
-        if !previous.admits() && belief.admits() {
+        let admits_again = !previous.admits() && belief.admits();
+        if admits_again {
             // Before anybody can know that it is back.
             self.gate.slow_start();
         }
@@ -204,12 +205,13 @@ impl Server {
             self.oldest.change(|cut| cut.before = belief.generation());
         }
         let goes_behind = belief.is_behind(Need::Reads) && !previous.is_behind(Need::Reads);
-        if previous.is_doubted() || previous.generation() != belief.generation() || goes_behind {
+        let turns = previous.generation() != belief.generation();
+        if previous.is_doubted() || turns || admits_again || goes_behind {
             self.news.notify_waiters();
         }
     }
 
-    /// Rings when the server goes down, comes back, goes behind the others, or a doubt about it is explained. What rings after this is called is not missed.
+    /// Rings when the server goes down, comes back, admits again, goes behind the others, or a doubt about it is explained. What rings after this is called is not missed.
     pub(crate) fn news(&self) -> Notified<'_> {
         self.news.notified()
     }

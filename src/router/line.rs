@@ -188,7 +188,7 @@ impl<B: Backend> Line<B> {
                 let found = tokio::select! {
                     biased;
                     found = self.attempt(stop, generation, first, until) => found,
-                    () = self.back(turns), if detour && !beside.strictly => {
+                    () = self.back(&turns), if detour && !beside.strictly => {
                         (tried, failed) = (Vec::new(), &[]);
                         continue 'plan;
                     }
@@ -238,21 +238,20 @@ impl<B: Backend> Line<B> {
         stop.queue.join(self.max_waiting, || stop.pool.status())
     }
 
-    /// How often the alias's own servers have gone and come back so far, wrapping.
-    fn turns(&self) -> u32 {
-        self.route.own().iter().fold(0, |turns, stop| turns.wrapping_add(stop.belief().generation().0))
+    /// As of which generation the alias's own servers are, and whether they admit.
+    fn turns(&self) -> Vec<(Generation, bool)> {
+        let beliefs = self.route.own().iter().map(Candidate::belief);
+        beliefs.map(|belief| (belief.generation(), belief.admits())).collect()
     }
 
-    /// Waits until an own server serves, and one has gone or come back since `turns`.
-    async fn back(&self, turns: u32) {
-        let own = self.route.own();
+    /// Waits until an own server serves, and one has gone or come back since `turns`, or admits again.
+    async fn back(&self, turns: &[(Generation, bool)]) {
         loop {
-            let turned = own.iter().map(|stop| Box::pin(stop.server.turned(stop.belief().generation())));
-            let mut turned: Vec<_> = turned.collect();
+            let mut news: Vec<_> = self.route.own().iter().map(|stop| Box::pin(stop.server.news())).collect();
             if self.turns() != turns && self.route.is_at_home() {
                 return;
             }
-            let mut any = |cx: &mut Context<'_>| turned.iter_mut().any(|turned| turned.as_mut().poll(cx).is_ready());
+            let mut any = |cx: &mut Context<'_>| news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
             poll_fn(|cx| if any(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
         }
     }
@@ -480,6 +479,24 @@ mod tests {
         publish(&line, State::Up, 2);
         let lease = tokio::time::timeout(SOON, waiting).await.expect("it has nothing to wait for").unwrap().unwrap();
         assert!(!lease.is_detour());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_on_a_full_detour_goes_back_when_its_own_server_merely_admits_again() {
+        let line = line();
+        let own = &line.route.own()[0];
+        own.server.publish(Belief::new(State::Up, Generation(0)).without_admission());
+        // It has no connection, and makes none.
+        let refused = || Some((own, Generation(0), Refusal::went_down(&own.server)));
+        let on_detour = line.get_from(refused(), clock::now() + 60 * SOON).await.unwrap();
+        assert!(on_detour.is_detour());
+        let begun = clock::now();
+        let waiting = line.get_from(refused(), begun + 60 * SOON);
+        let (lease, ()) = tokio::join!(waiting, async {
+            quiet().await;
+            publish(&line, State::Up, 0);
+        });
+        assert!(!lease.unwrap().is_detour() && clock::now() - begun < SOON);
     }
 
     #[tokio::test(start_paused = true)]
