@@ -19,7 +19,7 @@ impl<B: Backend> Alias<B> {
     /// # Errors
     ///
     /// [`Error::is_overloaded`] when no connection came free within `acquire_timeout` (default 5 s);
-    /// [`Error::is_unavailable`], at once, when no server of the plan is usable ([`Error::retry_after`] says when to come back);
+    /// [`Error::is_unavailable`], at once, when no server of the plan is usable; [`Error::retry_after`] says of both when to come back;
     /// [`Error::is_late`] when it had to wait and a [deadline](crate::Router::with_deadline) around it passed.
     ///
     /// # Cancel safety

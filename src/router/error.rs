@@ -150,10 +150,22 @@ impl Error {
         self.is_unavailable() && self.plan().is_some_and(|plan| plan.read_only)
     }
 
-    /// After how long it makes sense to try again, where that is known: when no server is usable, until one is pinged next.
+    /// After how long it makes sense to try again, where that is known: when no server is usable, until one is pinged next. When
+    /// a pool is full, the alias's `acquire_timeout`: by then all who wait in its line now have been served or have left. That is
+    /// no promise of a place. Of a server that itself has no room nobody here knows when it has some: `None`.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.plan().and_then(Plan::retry_after)
+        match &*self.0 {
+            Kind::Unavailable { plan, .. } => plan.retry_after(),
+            Kind::Overloaded { full, .. } => Some(full.longest),
+            Kind::Call(failure) => failure.unserved()?.retry_after(),
+            Kind::Config(_)
+            | Kind::Start { .. }
+            | Kind::Thread(_)
+            | Kind::UnknownAlias { .. }
+            | Kind::BadKey { .. } => None,
+            Kind::Closed => None,
+        }
     }
 
     /// Whether servers are up but have no room: no connection came free in time, or too many are open there. Nothing was sent,

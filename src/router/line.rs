@@ -334,13 +334,13 @@ impl<B: Backend> Line<B> {
 
     fn overloaded(&self, stop: &Stop<B>) -> Error {
         self.count(|server| server.cell.count_refused());
-        Error::overloaded(self.name.clone(), &stop.server, stop.full(Some(self.acquire_timeout)))
+        Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, true))
     }
 
     /// Why a request does not even wait for this server.
     pub(super) fn crowded(&self, stop: &Stop<B>) -> Error {
         self.count(|server| server.cell.count_refused());
-        Error::overloaded(self.name.clone(), &stop.server, stop.full(None))
+        Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, false))
     }
 
     /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
@@ -632,6 +632,7 @@ mod tests {
         let begun = clock::now();
         let error = get(&line).await.unwrap_err();
         assert!(error.is_overloaded() && clock::now() - begun >= 60 * SOON);
+        assert_eq!(error.retry_after(), Some(line.acquire_timeout));
         let told = "replica: no connection to spare came free within 1m (1 of 1 in use, 1 waiting)";
         assert_eq!(error.to_string(), told);
         other.abort();
@@ -699,6 +700,7 @@ mod tests {
             let begun = clock::now();
             let error = get(&line).await.unwrap_err();
             assert!(error.is_overloaded() && clock::now() == begun, "{error}");
+            assert_eq!(error.retry_after(), Some(line.acquire_timeout), "by then the line is another");
             assert!(error.to_string().contains("too many wait for a connection to replica already"), "{error}");
             assert!(error.to_string().contains(told), "{error}");
             drop(held);

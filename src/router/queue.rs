@@ -54,18 +54,20 @@ pub(super) struct Full {
     pub(super) status: PoolStatus,
     /// How many others wait for it.
     pub(super) waiting: usize,
-    /// How long the request has waited; `None` if too many did already.
-    pub(super) waited: Option<Duration>,
+    /// How long a request waits in line at most: by then all who stand there now have been served or have left.
+    pub(super) longest: Duration,
+    /// Whether the request has waited so long. Too many did already, if not.
+    pub(super) waited: bool,
 }
 
 impl Full {
     /// What is wrong with the pool to this server.
     pub(super) fn tell(&self, server: &impl fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.waited {
-            Some(waited) => {
-                write!(f, "no connection to {server} came free within {}", humantime::format_duration(waited))?;
+            true => {
+                write!(f, "no connection to {server} came free within {}", humantime::format_duration(self.longest))?;
             }
-            None => write!(f, "too many wait for a connection to {server} already")?,
+            false => write!(f, "too many wait for a connection to {server} already")?,
         }
         let PoolStatus { max_size, size, idle } = self.status;
         write!(f, " ({} of {max_size} in use, {} waiting)", size.saturating_sub(idle), self.waiting)

@@ -85,8 +85,8 @@ impl<B: Backend> Stop<B> {
         *self.width.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn full(&self, waited: Option<Duration>) -> Full {
-        Full { status: self.pool.status(), waiting: self.queue.waiting(), waited }
+    pub(super) fn full(&self, longest: Duration, waited: bool) -> Full {
+        Full { status: self.pool.status(), waiting: self.queue.waiting(), longest, waited }
     }
 }
 
