@@ -44,6 +44,9 @@ impl<B: Backend> Alias<B> {
     /// Work that ends the transaction itself is not made again, and its error does not say that this is safe: what it has
     /// done may be there, and the key without an answer. Whoever calls with that key then is told [`Unknown`](Outcome::Unknown) too.
     ///
+    /// Since the key is stored first, the work cannot choose the transaction's isolation any more: `SET TRANSACTION ISOLATION LEVEL`
+    /// fails. The session's `default_transaction_isolation` holds.
+    ///
     /// The key names the effect, not the attempt: one that the client of a request has sent, for example. 1 to 255 bytes without
     /// NUL. Key and answer are part of the SQL that is sent, so a server that logs statements logs them.
     ///

@@ -65,8 +65,9 @@ impl<B: Backend> Alias<B> {
     /// # Errors
     ///
     /// [`Error::outcome`] says what became of it. [`Unknown`](Outcome::Unknown) is the one after which it may have happened:
-    /// `COMMIT` may have left, and no answer came. Otherwise nothing of it stays. The error of the work is the source. An alias
-    /// that is not a primary's is refused, and so is a write while its server takes none; [`Error::is_read_only`].
+    /// `COMMIT` may have left, and no answer came. Otherwise nothing of it stays. A write with a key, `write_once`, finds out by
+    /// itself. The error of the work is the source. An alias that is not a primary's is refused, and so is a write while its
+    /// server takes none; [`Error::is_read_only`].
     ///
     /// # Cancel safety
     ///
