@@ -106,13 +106,14 @@ where
                 return go_on(this.rest, line.get_elsewhere(router), cx);
             }
         };
+        let is_news = |now: Belief| now.is_news_to(generation) || !now.serves(line.route.need());
         match asked.poll(cx) {
+            // Who did not wait chose it just now. What is matched here is moved once, into its lease.
+            Poll::Ready(Ok(connection)) if deadline.is_none() || !is_news(stop.belief()) => {
+                Poll::Ready(Ok(Lease::new(connection, stop.share(), generation, false)))
+            }
             Poll::Ready(Ok(connection)) => {
-                // Who did not wait chose it just now.
-                let is_news = |now: Belief| now.is_news_to(generation) || !now.serves(line.route.need());
-                let Some(deadline) = deadline.filter(|_| is_news(stop.belief())) else {
-                    return Poll::Ready(Ok(Lease::new(connection, stop.share(), generation, false)));
-                };
+                let deadline = deadline.unwrap_or_else(|| line.deadline());
                 this.wait.set(None);
                 go_on(this.rest, line.get_proven(router, (stop, generation), connection, deadline), cx)
             }

@@ -37,7 +37,7 @@ pub struct Lease<B: Backend = DefaultBackend> {
 }
 
 impl<B: Backend> Lease<B> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(connection: B::Connection, server: Share, generation: Generation, detour: bool) -> Self {
         server.cell.lend();
         Self { connection: Some(connection), server, generation, detour, recall: None }
