@@ -44,6 +44,7 @@ pub(super) enum Repeat {
     /// Where nothing of it stays.
     IfUndone,
     /// Always: by its key it finds out whether it has happened.
+    #[cfg_attr(not(feature = "once"), allow(dead_code, reason = "what happens once has keys"))]
     ByKey,
 }
 
