@@ -143,13 +143,7 @@ fn an_application_that_blocks_all_its_workers_opens_no_outage() -> Tested {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let (pair, router, mut story) = runtime.block_on(async {
         let pair = Pair::start().await?;
-        let pings = Pings {
-            monitoring_ping_frequency: 300 * MS,
-            error_ping_frequency: 100 * MS,
-            ping_timeout: 300 * MS,
-            slow_after: 100 * MS,
-            ..quick()
-        };
+        let pings = Pings { error_ping_frequency: 100 * MS, slow_after: 100 * MS, ..quick() };
         let router = Router::<DeadpoolPostgres>::start(pair.config().pings(pings).build()?).await?;
         let story = Story::of(&router);
         Ok::<_, Box<dyn std::error::Error>>((pair, router, story))
