@@ -20,6 +20,8 @@ use support::{
 
 /// Connections of each pool, all open and idle before anything is measured.
 const SIZE: u32 = 16;
+/// The same of a pool in which nobody has to wait.
+const ROOMY: u32 = 32;
 /// Rows of the table that is read.
 const ROWS: i32 = 10_000;
 const SELECT: &str = "SELECT note FROM orders WHERE id = $1";
@@ -148,10 +150,11 @@ async fn borrowing<A: Source, B: Source>(pool: &str, tasks: usize, bare: &A, ali
     }
 }
 
-async fn reading<A: Readable, B: Readable>(tasks: usize, bare: &A, alias: &B) -> Row {
-    progress(format_args!("primary-key SELECT, {tasks} tasks"));
+async fn reading<A: Readable, B: Readable>(tasks: usize, size: u32, bare: &A, alias: &B) -> Row {
+    progress(format_args!("primary-key SELECT, {tasks} tasks over {size} connections"));
+    let measure = "throughput of primary-key SELECTs over the bare pool's";
     Row {
-        measure: format!("throughput of primary-key SELECTs over the bare pool's, {}", tasks_of(tasks)),
+        measure: format!("{measure}, {} over {size} connections", tasks_of(tasks)),
         unit: Unit::Ratio,
         judged: Judged::MedianAtLeast,
         must: 0.98,
@@ -174,11 +177,25 @@ async fn calling(tasks: usize, bare: &deadpool_postgres::Pool, alias: &Alias<Dea
 }
 
 /// Opens all connections of a pool.
-async fn fill<S: Source>(source: &S) {
+async fn fill<S: Source>(source: &S, size: u32) {
     let mut held = Vec::new();
-    for _ in 0..SIZE {
+    for _ in 0..size {
         held.push(source.get().await);
     }
+}
+
+/// A bare pool and an alias over a pool as large, all connections open, and the router that has to be shut down.
+async fn deadpools(
+    server: &Server,
+    size: u32,
+) -> Fallible<(deadpool_postgres::Pool, Alias<DeadpoolPostgres>, Router<DeadpoolPostgres>)> {
+    let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let connections = Manager::from_config(server.url().parse()?, NoTls, settings);
+    let bare = deadpool_postgres::Pool::builder(connections).max_size(size as usize).build()?;
+    let router: Router<DeadpoolPostgres> = Router::start(config(server, size)?).await?;
+    let alias = router.alias("primary")?;
+    tokio::join!(fill(&bare, size), fill(&alias, size));
+    Ok((bare, alias, router))
 }
 
 async fn prepare(server: &Server) -> Fallible<()> {
@@ -195,40 +212,40 @@ async fn prepare(server: &Server) -> Fallible<()> {
     Ok(())
 }
 
-fn config(server: &Server) -> Fallible<Config> {
-    let pool = PoolSettings { max_size: SIZE as usize, ..PoolSettings::default() };
+fn config(server: &Server, size: u32) -> Fallible<Config> {
+    let pool = PoolSettings { max_size: size as usize, ..PoolSettings::default() };
     Ok(Config::builder().pool(pool).server("primary", Role::Primary, server.url()).build()?)
 }
 
 async fn measure(_: Wanted) -> Fallible<Vec<Row>> {
-    let cluster = Cluster::builder().setting("shared_buffers", "32MB").start().await?;
+    let cluster =
+        Cluster::builder().setting("shared_buffers", "32MB").setting("max_connections", "200").start().await?;
     let server = cluster.primary();
     prepare(server).await?;
-    let target: tokio_postgres::Config = server.url().parse()?;
     let mut rows = Vec::new();
 
-    let settings = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let connections = Manager::from_config(target.clone(), NoTls, settings);
-    let bare = deadpool_postgres::Pool::builder(connections).max_size(SIZE as usize).build()?;
-    let router: Router<DeadpoolPostgres> = Router::start(config(server)?).await?;
-    let alias = router.alias("primary")?;
-    tokio::join!(fill(&bare), fill(&alias));
+    let (bare, alias, router) = deadpools(server, SIZE).await?;
     for tasks in [1, 8] {
         rows.push(borrowing("deadpool", tasks, &bare, &alias).await);
     }
     let mut reads = Vec::new();
     for tasks in [1, 8, 32] {
-        reads.push(reading(tasks, &bare, &alias).await);
+        reads.push(reading(tasks, SIZE, &bare, &alias).await);
     }
     reads.push(calling(8, &bare, &alias).await);
     router.shutdown().await;
     bare.close();
 
+    let (bare, alias, router) = deadpools(server, ROOMY).await?;
+    reads.insert(2, reading(32, ROOMY, &bare, &alias).await);
+    router.shutdown().await;
+    bare.close();
+
     let builder = bb8::Pool::builder().max_size(SIZE).test_on_check_out(false);
-    let bare = builder.build(Bare(target)).await?;
-    let router: Router<Bb8Postgres> = Router::start(config(server)?).await?;
+    let bare = builder.build(Bare(server.url().parse()?)).await?;
+    let router: Router<Bb8Postgres> = Router::start(config(server, SIZE)?).await?;
     let alias = router.alias("primary")?;
-    tokio::join!(fill(&bare), fill(&alias));
+    tokio::join!(fill(&bare, SIZE), fill(&alias, SIZE));
     for tasks in [1, 8] {
         rows.push(borrowing("bb8", tasks, &bare, &alias).await);
     }
