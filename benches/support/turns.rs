@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 use super::{Spread, now};
 
 /// Pairs of turns for each row.
-const ROUNDS: usize = 500;
+const ROUNDS: usize = 100;
 /// How long one turn takes, about: short beside what else a machine does, so that most pairs are left in peace.
-const TURN: Duration = Duration::from_millis(2);
+const TURN: Duration = Duration::from_millis(20);
 
 /// Does the work in each of `tasks` tasks, which are told their numbers; how long all of them took.
 pub(crate) async fn in_tasks<S, F>(source: &S, tasks: usize, work: impl Fn(S, usize) -> F) -> Duration
