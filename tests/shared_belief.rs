@@ -1,6 +1,6 @@
 //! What every request reads: is no doubt lost between threads, and does each request go where it may?
 
-#[path = "../src/striped.rs"]
+#[path = "shared_belief/striped.rs"]
 mod striped;
 #[path = "shared_belief/threads.rs"]
 mod threads;

@@ -9,6 +9,7 @@ use self::{
     belief::{Belief, Cell, Generation, Need, State},
     leases::Leases,
 };
+use crate::striped;
 
 #[expect(dead_code, unreachable_pub, reason = "a model needs a part of it")]
 #[path = "../../src/health/belief.rs"]
@@ -96,5 +97,44 @@ fn leases_that_go_out_and_come_back_side_by_side_are_counted() {
         cell.lend();
         cell.take_back();
     };
-    both(lend, lend, |cell, (), ()| assert_eq!(cell.leases(), Leases { out: 0, returned: 2 }));
+    let beside = move |cell: &Cell| {
+        striped::take_the_other();
+        lend(cell);
+    };
+    both(beside, lend, |cell, (), ()| assert_eq!(cell.leases(), Leases { out: 0, returned: 2 }));
+}
+
+/// What is counted while a lease goes out on one thread and ends so on another, where one is out all the time.
+fn counted_meanwhile(end: fn(&Cell), check: impl Fn(Leases) + Send + Sync + 'static) {
+    loom::model(move || {
+        let cell = Arc::new(Cell::default());
+        cell.lend();
+        let lender = thread::spawn({
+            let cell = Arc::clone(&cell);
+            move || {
+                cell.lend();
+                thread::spawn(move || {
+                    striped::take_the_other();
+                    end(&cell);
+                })
+            }
+        });
+        check(cell.leases());
+        lender.join().and_then(thread::JoinHandle::join).expect("neither panics");
+        assert_eq!(cell.leases().out, 1);
+    });
+}
+
+#[test]
+fn a_lease_that_comes_back_on_another_thread_is_never_counted_as_back_and_not_as_lent() {
+    counted_meanwhile(Cell::take_back, |Leases { out, returned }| {
+        assert!((1..=2).contains(&out) && returned <= 1 && out + returned <= 2, "{out} out, {returned} back");
+    });
+}
+
+#[test]
+fn a_lease_that_is_given_up_on_another_thread_is_never_counted_as_over_and_not_as_lent() {
+    counted_meanwhile(Cell::give_up, |Leases { out, returned }| {
+        assert!((1..=2).contains(&out) && returned == 0, "{out} out, {returned} back");
+    });
 }
