@@ -31,7 +31,13 @@ mod tests;
 mod topology;
 mod trail;
 mod transaction;
+mod whereabouts;
 mod write;
+
+/// What a lease and its call meet at stands on these. `tests/recall.rs` puts loom's in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
 
 use std::{path::Path, sync::Arc};
 

@@ -4,17 +4,14 @@ use std::{
     fmt,
     future::Future,
     pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
 use tokio::runtime::Handle;
 
-use super::lease::Lease;
+use super::{lease::Lease, whereabouts::Whereabouts};
 use crate::{
     clock,
     health::Generation,
@@ -35,18 +32,8 @@ pub(super) struct Recall {
     /// Where there is no tap to ask for it later.
     token: Option<CancelToken>,
     before: u64,
-    /// `OUT`, `CALLED_BACK`, or how it was when it came back.
-    state: AtomicU64,
+    whereabouts: Whereabouts,
 }
-
-const OUT: u64 = 0;
-const CALLED_BACK: u64 = 1;
-/// It came back.
-const RETURNED: u64 = 2;
-/// When it came back, nothing that was queued could still leave.
-const QUIET: u64 = 4;
-/// Above this: the statements that had left.
-const COUNT: u32 = 3;
 
 /// So long does a request to cancel wait for others to the same server.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,8 +55,8 @@ impl Recall {
         // The limit is a statement too, and leaves before all others.
         before += u64::from(limited);
         let (server, generation, detour) = lease.goes_to();
-        let state = AtomicU64::new(OUT);
-        let recall = Arc::new(Self { server, generation, detour, times, limited, tap, token, before, state });
+        let whereabouts = Whereabouts::out();
+        let recall = Arc::new(Self { server, generation, detour, times, limited, tap, token, before, whereabouts });
         lease.tie(&recall);
         recall
     }
@@ -83,11 +70,8 @@ impl Recall {
 
     /// The lease is being dropped. True if it was called back: then the connection is of no more use.
     pub(super) fn come_back(&self) -> bool {
-        let state = self.tap.as_ref().map_or(RETURNED, |tap| {
-            let quiet = if tap.condition() == Condition::Busy { 0 } else { QUIET };
-            RETURNED | quiet | self.sent(tap) << COUNT
-        });
-        self.state.compare_exchange(OUT, state, Ordering::AcqRel, Ordering::Acquire).is_err()
+        let quiet = self.tap.as_ref().filter(|tap| tap.condition() != Condition::Busy);
+        !self.whereabouts.come_back(quiet.map(|tap| self.sent(tap)))
     }
 
     /// If the lease is out and something may be under way over it, cancels that and lets nobody use the connection again.
@@ -98,8 +82,7 @@ impl Recall {
             // Its drop gives it back or closes it, as any other's.
             Condition::Clean | Condition::Used | Condition::Dirty => false,
         };
-        let out = || self.state.compare_exchange(OUT, CALLED_BACK, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        if under_way && out() {
+        if under_way && self.whereabouts.call_back() {
             let token = self.tap.as_ref().and_then(Tap::cancel_token).or_else(|| self.token.clone());
             token.into_iter().for_each(|token| cancel(self.server.clone(), token));
         }
@@ -124,7 +107,7 @@ impl Recall {
     }
 
     fn cut_short_after(&self) -> Option<Duration> {
-        let cut_short = self.tap.is_some() && self.state.load(Ordering::Acquire) == CALLED_BACK;
+        let cut_short = self.tap.is_some() && self.whereabouts.is_called_back();
         cut_short.then(|| clock::now().saturating_duration_since(self.times.1))
     }
 
@@ -132,11 +115,11 @@ impl Recall {
     /// the error came from: only what never left was certainly not executed.
     pub(super) fn outcome(&self) -> Outcome {
         let Some(tap) = &self.tap else { return Outcome::Unknown };
-        let state = self.state.load(Ordering::Acquire);
+        let sent = self.whereabouts.sent();
         // Before the count: once this is so, nothing follows.
-        let over = state & QUIET != 0 || tap.has_ended();
+        let over = sent.is_some() || tap.has_ended();
         // The count as it is now may include the next lease's: it errs towards what promises less.
-        let sent = if state & QUIET != 0 { state >> COUNT } else { self.sent(tap) };
+        let sent = sent.unwrap_or_else(|| self.sent(tap));
         if over && sent == 0 { Outcome::NotSent } else { Outcome::Unknown }
     }
 
@@ -229,7 +212,7 @@ mod tests {
             tap,
             token: None,
             before: 0,
-            state: AtomicU64::new(OUT),
+            whereabouts: Whereabouts::out(),
         })
     }
 
