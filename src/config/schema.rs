@@ -207,7 +207,7 @@ pub const KEYS: &[Key] = &[
         Level::GlobalAndAlias,
         Kind::Duration,
         "30s",
-        "How long one `read()` or `write()` may take in all: connections, attempts and waits.",
+        "How long one `read()`, `write()` or `write_once()` may take in all: connections, attempts and waits.",
     ),
     key(
         "retry_budget",
@@ -228,7 +228,7 @@ pub const KEYS: &[Key] = &[
         Level::GlobalAndAlias,
         Kind::Word(&["on", "off"]),
         "off",
-        "Whether the server is told of the deadline of a `read()`, as its `statement_timeout`.",
+        "Whether the server is told of the deadline of a call, as its `statement_timeout`.",
     ),
     key(
         "once_keep",

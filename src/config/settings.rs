@@ -133,7 +133,9 @@ pub struct CallSettings {
     pub retry_budget: u32,
     /// After how long a read is asked of a second server too. Default off.
     pub hedge_after: Hedge,
-    /// Whether the server is told of the deadline, as the session's `statement_timeout` while it lasts. Default off.
+    /// Whether the server is told of the deadline: what is left of it is the `statement_timeout` of a read's session or of a write's
+    /// transaction meanwhile, instead of their own. What it ends of a write (57014) is rolled back; a `COMMIT` is not ended by it.
+    /// Default off.
     pub pass_deadline: bool,
     /// For how long a key of `Alias::write_once` and its answer are kept. Default 24 h.
     pub once_keep: Duration,

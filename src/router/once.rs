@@ -157,7 +157,7 @@ impl Once {
         // Who comes second waits here for the first. A key that has expired is as good as none. Where it is taken, the first row
         // is of one column.
         let sql = format!(
-            "BEGIN; \
+            "{opening}; \
              INSERT INTO pgdetour.writes AS w (key, expires_at) \
              VALUES ({key}, pg_catalog.now() + pg_catalog.make_interval(secs => {seconds})) \
              ON CONFLICT (key) DO UPDATE SET answer = NULL, expires_at = EXCLUDED.expires_at \
@@ -165,6 +165,7 @@ impl Once {
              SELECT w.answer, CASE pg_catalog.current_setting('idle_in_transaction_session_timeout') WHEN '0' \
              THEN pg_catalog.set_config('idle_in_transaction_session_timeout', '{left}', true) END \
              FROM pgdetour.writes w WHERE w.key = {key}",
+            opening = course.opening(),
             seconds = keep.as_secs_f64(),
             // Whom the network has cut off does not keep the key from others for longer than it may take.
             left = course.deadline.left(clock::now()).as_millis().clamp(1, i32::MAX as u128),

@@ -49,9 +49,7 @@ impl Recall {
         let tap = B::tap(lease);
         let token = if tap.is_some() { None } else { B::cancel_token(lease) };
         let mut before = tap.as_ref().map_or(0, Tap::statements);
-        // PostgreSQL takes 0 for no limit at all.
-        let limit = limit.map(|limit| format!("SET statement_timeout = {}", limit.as_millis().clamp(1, 2_147_483_647)));
-        let limited = limit.is_some_and(|limit| queue::<B>(lease, &limit));
+        let limited = limit.is_some_and(|limit| queue::<B>(lease, &format!("SET {}", statement_timeout(limit))));
         // The limit is a statement too, and leaves before all others.
         before += u64::from(limited);
         let (server, generation, detour) = lease.goes_to();
@@ -160,6 +158,12 @@ impl Drop for Tether {
             recall.call_back();
         }
     }
+}
+
+/// The setting by which the server itself cancels each statement that takes longer.
+pub(super) fn statement_timeout(limit: Duration) -> String {
+    // PostgreSQL takes 0 for no limit at all.
+    format!("statement_timeout = {}", limit.as_millis().clamp(1, 2_147_483_647))
 }
 
 /// Sends a statement whose answer nobody waits for; what is sent next follows it without a round trip in between. False where the

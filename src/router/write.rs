@@ -17,7 +17,7 @@ use super::{
     fate::Fate,
     lease::Lease,
     line::Line,
-    recall::{Recall, Tether},
+    recall::{Recall, Tether, statement_timeout},
     transaction::{Broken, Open, Transaction},
 };
 use crate::{
@@ -163,6 +163,16 @@ impl<'a, B: Backend> Course<'a, B> {
         Err(End::Unserved(self.line.refuse_write(Vec::new())))
     }
 
+    /// What begins its transaction, and tells the server of the deadline where it is to know: until the transaction ends.
+    ///
+    /// `COMMIT` is not cut by it: PostgreSQL stops the timer before it commits. What it cuts before that is rolled back.
+    pub(super) fn opening(&self) -> String {
+        match self.line.calls.pass_deadline {
+            true => format!("BEGIN; SET LOCAL {}", statement_timeout(self.deadline.left(clock::now()))),
+            false => "BEGIN".to_owned(),
+        }
+    }
+
     /// What cancels the attempt that is made now when it is dropped.
     pub(super) fn tether(&self) -> Option<Tether> {
         self.at.as_ref().map(Tether::new)
@@ -177,7 +187,7 @@ impl<'a, B: Backend> Course<'a, B> {
         let (until, tether) = (self.deadline.at().into(), self.tether());
         let fate = timeout_at(until, Fate::before(&lease, &self.line)).await;
         let fate = fate.map_err(|_| Broken::late(Outcome::NotSent, B::tap(&lease).as_ref()).at("BEGIN"))?;
-        let (open, _) = Open::begin((lease, tether), "BEGIN", self.deadline).await?;
+        let (open, _) = Open::begin((lease, tether), &self.opening(), self.deadline).await?;
         let (open, value) = open.run(work).await?;
         let (broken, xid) = match open.commit(fate.question()).await {
             Ok(committed) => {

@@ -18,4 +18,5 @@ mod overload;
 mod reads;
 mod resources;
 mod session;
+mod statement_timeout;
 mod write;

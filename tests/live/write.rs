@@ -373,9 +373,10 @@ async fn a_commit_that_never_left_is_rolled_back() -> Tested {
 }
 
 /// A pair whose writes wait for the replica, which does not answer.
-async fn waiting_for_its_replica() -> Result<(Pair, Router), Box<dyn Error>> {
+pub(crate) async fn waiting_for_its_replica() -> Result<(Pair, Router), Box<dyn Error>> {
     let pair = Pair::start().await?;
     with_table(&pair).await?;
+    pgdetour::migrate(&pair.primary().connect().await?).await?;
     let calls = CallSettings { call_timeout: 700 * MS, ..CallSettings::default() };
     let router = Router::start(pair.config().calls(calls).build()?).await?;
     pair.replica().freeze().await?;
