@@ -57,3 +57,76 @@ pub(super) fn look<T>(key: usize, question: impl FnOnce(&Tap) -> T) -> Option<T>
 fn shard(key: usize) -> usize {
     ((key as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - SHARDS.trailing_zeros())) as usize
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use super::{super::tap::Gauge, *};
+    use crate::config::SessionReset;
+
+    /// Keys of one shard that no client has: nothing is kept at the top of the address space.
+    fn keys(of: usize) -> impl Iterator<Item = usize> {
+        (0..).map(|below| usize::MAX - below).filter(move |key| shard(*key) == of)
+    }
+
+    /// Keeps the tap of a client under this key. Its session ends when it is dropped.
+    fn client(key: usize) -> Gauge {
+        let tap = Tap::default();
+        let session = tap.gauge(SessionReset::None);
+        keep(key, Some(tap));
+        session
+    }
+
+    /// Whether the session of that client is over, as this thread knows it.
+    fn has_ended(key: usize) -> Option<bool> {
+        look(key, Tap::has_ended)
+    }
+
+    #[test]
+    fn a_key_that_is_used_again_is_the_new_clients_also_to_a_thread_that_has_looked_before() {
+        let key = keys(0).next().unwrap();
+        let before = client(key);
+        assert_eq!(has_ended(key), Some(false));
+        drop(before);
+        let _new = thread::spawn(move || client(key)).join().unwrap();
+        assert_eq!(has_ended(key), Some(false));
+    }
+
+    #[test]
+    fn a_key_may_be_used_again_before_the_session_that_had_it_is_over() {
+        let key = keys(1).next().unwrap();
+        let (before, _new) = (client(key), client(key));
+        drop(before);
+        assert_eq!(has_ended(key), Some(false));
+        keep(key, None);
+        assert_eq!(has_ended(key), None, "a client without a tap has not its predecessor's");
+    }
+
+    #[test]
+    fn the_tap_of_an_ended_session_is_gone_after_the_next_client_whatever_its_shard() {
+        let [ended, next] = [2, 3].map(|shard| keys(shard).next().unwrap());
+        drop(client(ended));
+        let _next = client(next);
+        assert_eq!(has_ended(ended), None);
+    }
+
+    #[test]
+    fn two_threads_that_keep_taps_in_one_shard_while_sessions_end_there_lose_none() {
+        let begin = Barrier::new(2);
+        // The key of each has just been another's.
+        let keep_every_second = |first: usize| {
+            begin.wait();
+            let again = |key| {
+                drop(client(key));
+                (key, client(key))
+            };
+            keys(4).skip(first).step_by(2).take(300).map(again).collect::<Vec<_>>()
+        };
+        let [one, other] = thread::scope(|scope| {
+            [0, 1].map(|first| scope.spawn(move || keep_every_second(first))).map(|thread| thread.join().unwrap())
+        });
+        let lost = one.iter().chain(&other).filter(|(key, _)| has_ended(*key) != Some(false)).count();
+        assert_eq!(lost, 0, "of 600");
+    }
+}
