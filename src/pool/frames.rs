@@ -2,29 +2,11 @@
 //!
 //! See the chapter "Frontend/Backend Protocol" of PostgreSQL's manual: a frame is a tag, a length that counts itself, a body.
 
-/// What has been seen of one conversation, in one word that can be published.
-///
-/// ```text
-/// 63 ......... 32 | 31 .... 24 | 23 ... 8 | 7 ......... 0
-///  replies owed   | parameters |          | flags, status
-/// ```
+use super::word::{FAILED, FATAL, IN_TRANSACTION, LOST, OWED, PARAMETERS, STARTED, UNFINISHED};
+
+/// What has been seen of one conversation, as its part of the [`Word`](super::word::Word).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Seen(pub(super) u64);
-
-/// The login is over: the server has said for the first time that it is ready.
-pub(super) const STARTED: u64 = 1;
-/// The last `ReadyForQuery` said: inside a transaction, or inside a failed one.
-pub(super) const IN_TRANSACTION: u64 = 1 << 1;
-/// A frame is half written, a COPY is under way, or messages wait for their `Sync`.
-pub(super) const UNFINISHED: u64 = 1 << 2;
-/// What passes is not the protocol, or the conversation was terminated: nothing can be said any more.
-pub(super) const LOST: u64 = 1 << 3;
-/// The last `ReadyForQuery` said: inside a failed transaction, in which nothing more is done.
-pub(super) const FAILED: u64 = 1 << 5;
-/// The server has reported a FATAL or PANIC: the session is over, though its end may take a moment to arrive.
-pub(super) const FATAL: u64 = 1 << 4;
-const PARAMETERS: u32 = 24;
-const OWED: u32 = 32;
 
 impl Seen {
     /// Counts `ParameterStatus` frames, modulo 256.

@@ -24,6 +24,12 @@ mod taps;
 mod tls;
 mod warm;
 mod wire;
+mod word;
+
+/// The word that tells whether a connection is clean stands on these. `tests/tap` puts loom's in their place.
+mod atomic {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+}
 
 use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering, fence},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -18,7 +18,8 @@ use tokio::{
 use super::{
     condition::{Condition, Ending, Transaction},
     dial::CancelToken,
-    frames::{FAILED, FATAL, Frames, IN_TRANSACTION, LOST, STARTED, Seen, UNFINISHED},
+    frames::{Frames, Seen},
+    word::{FAILED, IN_TRANSACTION, KEEPS, UNREAD, UNSENT, Word, Writer},
 };
 use crate::config::SessionReset;
 
@@ -33,14 +34,11 @@ type Alarm = Box<dyn Fn([u8; 5]) + Send + Sync>;
 
 #[derive(Default)]
 struct Shared {
-    /// What everybody reads. Only the session writes it, except `STIRRED`, which everybody may raise, and `SPENT`, which a timer
-    /// does.
-    word: AtomicU64,
+    word: Word,
     /// What the stream saw, written by the session's task alone.
     seen: AtomicU64,
     /// Statements that have begun to leave, written by the session's task alone.
     statements: AtomicU64,
-    watched: AtomicBool,
     settled: Notify,
     /// The session is to end, as soon as the server agrees.
     leaving: AtomicBool,
@@ -53,23 +51,6 @@ struct Shared {
     cancel_token: OnceLock<CancelToken>,
 }
 
-/// The driver was given something to do and has not looked at it yet.
-const STIRRED: u64 = 1 << 8;
-/// The driver is at work on another thread.
-const WORKING: u64 = 1 << 9;
-/// What the server sent has not all been handed out: somebody does not read their rows.
-const UNREAD: u64 = 1 << 10;
-/// The socket did not take all that was to be sent.
-const UNSENT: u64 = 1 << 11;
-/// There is no session any more.
-const ENDED: u64 = 1 << 12;
-/// The session is older than its pool wants it to be.
-const SPENT: u64 = 1 << 13;
-/// The session has to be reset before it is lent again, always.
-const KEEPS: u64 = 1 << 14;
-const OWED: u64 = 0xffff_ffff << 32;
-const UNDER_WAY: u64 = STIRRED | WORKING | UNREAD | UNSENT | UNFINISHED | OWED;
-
 impl Tap {
     /// Whether the connection may be lent: one atomic load.
     #[must_use]
@@ -81,20 +62,7 @@ impl Tap {
     #[must_use]
     #[inline]
     pub fn condition(&self) -> Condition {
-        let word = self.shared.word.load(Ordering::Acquire);
-        if word & (UNDER_WAY | LOST | FATAL | IN_TRANSACTION | SPENT | KEEPS | STARTED) == STARTED {
-            Condition::Clean
-        } else if word & (LOST | FATAL) != 0 {
-            Condition::Dirty
-        } else if word & UNDER_WAY != 0 {
-            Condition::Busy
-        } else if word & STARTED == 0 {
-            Condition::Unknown
-        } else if word & (IN_TRANSACTION | SPENT) == 0 {
-            Condition::Used
-        } else {
-            Condition::Dirty
-        }
+        self.shared.word.condition()
     }
 
     /// Whether it is inside a transaction, as of the last reply. Who asks after a statement has returned is told of that statement.
@@ -120,7 +88,7 @@ impl Tap {
     /// Whether the session is over: nothing more will leave.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.shared.word.load(Ordering::SeqCst) & ENDED != 0
+        self.shared.word.has_ended()
     }
 
     /// Waits until nothing is under way any more and tells the condition then. A dropped transaction whose
@@ -132,9 +100,7 @@ impl Tap {
     pub async fn settled(&self) -> Condition {
         loop {
             let notified = self.shared.settled.notified();
-            self.shared.watched.store(true, Ordering::SeqCst);
-            fence(Ordering::SeqCst);
-            match self.condition() {
+            match self.shared.word.watch() {
                 Condition::Busy => notified.await,
                 condition => return condition,
             }
@@ -208,9 +174,8 @@ impl Tap {
             SessionReset::None => 0,
             SessionReset::DiscardAll => KEEPS,
         };
-        let known = self.shared.seen.load(Ordering::Relaxed) | lasting;
-        self.shared.word.store(known | STIRRED, Ordering::SeqCst);
-        Gauge { tap: self.clone(), known, lasting, waker: None }
+        let writer = Writer::new(&self.shared.word, self.shared.seen.load(Ordering::Relaxed), lasting);
+        Gauge { tap: self.clone(), writer, waker: None }
     }
 
     /// What wakes up when the session has grown too old: it only says so in the word.
@@ -226,16 +191,9 @@ impl fmt::Debug for Tap {
 }
 
 /// Publishes what the tap has seen, around each turn of the session's task.
-///
-/// A statement that the driver has queued but not written has passed no tap. But whoever queues it wakes the session, so the
-/// waker raises `STIRRED` on the thread and before the moment in which the query's future first returns; the session lowers it
-/// when it begins its turn, and by the end of the turn the statement has passed the tap or raised `UNSENT`.
 pub(super) struct Gauge {
     tap: Tap,
-    /// The bits of the word that only the session writes, as last written.
-    known: u64,
-    /// Those of them that stay once they are there.
-    lasting: u64,
+    writer: Writer,
     waker: Option<(Waker, Waker)>,
 }
 
@@ -244,16 +202,9 @@ impl Gauge {
     pub(super) fn turn<T>(&mut self, cx: &Context<'_>, work: impl FnOnce(&mut Context<'_>) -> T) -> T {
         self.follow(cx.waker());
         let (waker, shared) = (self.waker.as_ref().map_or(cx.waker(), |(_, ours)| ours), &self.tap.shared);
-        // Lowers STIRRED. The fence keeps the driver's queue from being looked at before WORKING can be seen.
-        let before = shared.word.swap(self.known | WORKING, Ordering::SeqCst);
-        self.lasting |= before & SPENT;
-        fence(Ordering::SeqCst);
+        self.writer.begin(&shared.word);
         let result = work(&mut Context::from_waker(waker));
-        let known = shared.seen.load(Ordering::Relaxed) | self.lasting;
-        shared.word.fetch_xor((self.known | WORKING) ^ known, Ordering::SeqCst);
-        self.known = known;
-        if shared.watched.load(Ordering::SeqCst) && self.tap.condition() != Condition::Busy {
-            shared.watched.store(false, Ordering::SeqCst);
+        if self.writer.finish(&shared.word, shared.seen.load(Ordering::Relaxed)) {
             shared.settled.notify_waiters();
         }
         result
@@ -261,7 +212,7 @@ impl Gauge {
 
     /// How many changes of a server parameter were reported so far, modulo 256.
     pub(super) fn parameters(&self) -> u8 {
-        Seen(self.known).parameters()
+        Seen(self.writer.known()).parameters()
     }
 
     /// Whether the session ends because its owner wants it to.
@@ -288,7 +239,7 @@ impl Gauge {
 /// Ended or aborted, a session leaves a connection that is of no more use.
 impl Drop for Gauge {
     fn drop(&mut self) {
-        self.tap.shared.word.fetch_or(LOST | ENDED, Ordering::SeqCst);
+        self.tap.shared.word.end();
         *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.tap.shared.settled.notify_waiters();
     }
@@ -306,7 +257,7 @@ impl Wake for Stir {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.tap.shared.word.fetch_or(STIRRED, Ordering::SeqCst);
+        self.tap.shared.word.stir();
         self.task.wake_by_ref();
     }
 }
@@ -320,7 +271,7 @@ impl Wake for Spend {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.0.shared.word.fetch_or(SPENT, Ordering::SeqCst);
+        self.0.shared.word.spend();
     }
 }
 
