@@ -21,7 +21,7 @@
 //! | know why a request went where it did | [`Router::explain`], [`Router::table`] |
 //! | tell an overload from an outage | [`Error::is_overloaded`], [`Error::is_unavailable`] |
 //! | know how much is possible now | [`Router::mode`], [`Switch`] |
-//! | answer with the last good value where no server does | `Alias::read_or` (feature `cache`) |
+//! | answer with the last good value where a read fails by no fault of yours | `Alias::read_or` (feature `cache`) |
 //! | have a read survive its server | [`Alias::read`], [`Router::with_deadline`] |
 //! | know what became of a call | [`Error::outcome`], [`Error::attempts`] |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |

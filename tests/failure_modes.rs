@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pgdetour::{
     config::Pings,
     health::Bounds,
-    policy::{Class, Effort, Fault, Network, Outcome, Severity, Sqlstate, Verdict, verdict},
+    policy::{Class, Effort, Fault, Network, Outcome, Severity, Sqlstate, Verdict, excuses, verdict},
 };
 
 const PAGE: &str = include_str!("../docs/failure-modes.md");
@@ -131,12 +131,13 @@ fn calls_that_are_hit_in_their_middle_end_as_the_page_says() {
 }
 
 /// What code decides about one error, as the page has it.
-fn decided(name: &str) -> [String; 4] {
+fn decided(name: &str) -> [String; 5] {
     let fault = fault(name);
     let of = |effort, outcome| spelt(verdict(effort, fault, outcome)).to_owned();
     [
         class(fault.class()),
         of(Effort::Read, Outcome::Unknown),
+        if excuses(fault) { "older value" } else { "fails" }.to_owned(),
         of(Effort::Write, Outcome::NotSent),
         of(Effort::Write, Outcome::RolledBack),
     ]
@@ -180,7 +181,7 @@ fn each_error_counts_as_the_page_says() {
 
 /// The table as it should be: errors that count alike share a row.
 fn table_of_errors() -> String {
-    let mut groups: Vec<([String; 4], Vec<String>)> = Vec::new();
+    let mut groups: Vec<([String; 5], Vec<String>)> = Vec::new();
     for name in all_errors() {
         let decided = decided(&name);
         match groups.iter_mut().find(|(known, _)| *known == decided) {
@@ -188,7 +189,7 @@ fn table_of_errors() -> String {
             None => groups.push((decided, vec![name])),
         }
     }
-    let line = |(cells, names): &([String; 4], Vec<String>)| {
+    let line = |(cells, names): &([String; 5], Vec<String>)| {
         let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
         format!("| {} | {} |", names.join(" "), cells.join(" | "))
     };

@@ -103,8 +103,8 @@ pub enum EventKind {
         /// From now on.
         standing: Standing,
     },
-    /// A write was committed there alone: its wait for synchronous replication was cancelled, so a failover may lose it. Told at
-    /// most once a minute.
+    /// A write was committed there alone: its wait for synchronous replication was cancelled, or its session terminated meanwhile,
+    /// so a failover may lose it. Told at most once a minute.
     CommitUnconfirmed,
     /// The router's mode changed: about no server in particular.
     ModeChanged {

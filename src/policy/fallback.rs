@@ -2,8 +2,9 @@
 
 use super::classify::{Class, Fault};
 
-/// Whether a read that failed so may be answered with less than the live value: a server's fault, an overload, or lateness. What the
-/// application did wrong would be wrong tomorrow too, and so would a refused login.
+/// Whether a read whose work failed so may be answered with less than the live value: a server's fault or change of role, an overload,
+/// lateness, a conflict with replay, or what this process lacks. What the application did wrong would be wrong tomorrow too, and so
+/// would a refused login.
 #[must_use]
 pub fn excuses(fault: Fault) -> bool {
     match (fault, fault.class()) {

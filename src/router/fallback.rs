@@ -1,4 +1,4 @@
-//! A read that has something to say when no server answers: the last good value, or a default.
+//! A read that has something to say where it fails by no fault of the caller's: the last good value, or a default.
 
 use std::{error::Error as StdError, future::Future, time::Duration};
 
@@ -9,7 +9,7 @@ use crate::{
     pool::Backend,
 };
 
-/// What a read is answered with when no server does: see [`Alias::read_or`].
+/// What a read is answered with where it fails by no fault of the caller's: see [`Alias::read_or`].
 #[derive(Debug, Clone)]
 pub struct Fallback<T> {
     last_good: Option<LastGoodOf>,
@@ -102,8 +102,8 @@ impl<B: Backend> Alias<B> {
     ///
     /// # Errors
     ///
-    /// What `read` fails with, where that is the application's own error, a refused login or the end of the router; and where
-    /// there is neither a last good value nor a default.
+    /// What `read` fails with, where that is the application's own error ([`excuses`] tells them apart) or the end of the
+    /// router; and where there is neither a last good value nor a default.
     ///
     /// # Cancel safety
     ///
@@ -142,7 +142,7 @@ impl<B: Backend> Alias<B> {
     }
 }
 
-/// Whether no server answered, by no fault of the caller's.
+/// Whether it failed by no fault of the caller's.
 fn is_excused(error: &Error) -> bool {
     let unserved = error.is_unavailable() || error.is_overloaded() || error.is_late();
     let fault = || StdError::source(error).map(Fault::of);

@@ -67,8 +67,9 @@ impl<B: Backend> Alias<B> {
     ///
     /// # Errors
     ///
-    /// As [`write`](Self::write); a key that is none; an answer that cannot be written as JSON, or read as `T`. Every other
-    /// error [is safe to retry](Error::is_safe_to_retry) with the same key. An error is not stored.
+    /// As [`write`](Self::write); a key that is none; an answer that cannot be written as JSON, or read as `T`. Unless the work
+    /// has ended the transaction itself it [is safe](Error::is_safe_to_retry) to call again with the same key. An error is not
+    /// stored.
     ///
     /// # Cancel safety
     ///

@@ -60,7 +60,8 @@ impl<B: Backend> Alias<B> {
     /// transaction, and believed unless it has been promoted or restarted, or has crashed, since.
     ///
     /// Under synchronous replication, a `COMMIT` whose wait for the replica was cancelled has happened on the primary: it is a
-    /// success here. Since a failover may lose it, the log has a WARN, at most one a minute.
+    /// success here. So is one whose session was terminated in that wait, if the server can be asked. Since a failover may lose it,
+    /// the log has a WARN, at most one a minute.
     ///
     /// # Errors
     ///
