@@ -23,6 +23,8 @@
 //! | know how much is possible now | [`Router::mode`], [`Switch`] |
 //! | answer with the last good value where a read fails by no fault of yours | `Alias::read_or` (feature `cache`) |
 //! | have a read survive its server | [`Alias::read`], [`Router::with_deadline`] |
+//! | change something, and know whether it has happened | [`Alias::write`] |
+//! | have it happen once, whatever fails | `Alias::write_once` (feature `once`), and [`migrate`] for its table |
 //! | know what became of a call | [`Error::outcome`], [`Error::attempts`] |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
