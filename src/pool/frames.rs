@@ -291,13 +291,29 @@ mod tests {
         Received(Vec<u8>),
     }
 
+    impl Step {
+        fn bytes(&self) -> &[u8] {
+            let (Self::Sent(bytes) | Self::Received(bytes)) = self;
+            bytes
+        }
+
+        fn split(&self, at: usize) -> (Self, Self) {
+            let (before, after) = self.bytes().split_at(at);
+            match self {
+                Self::Sent(_) => (Self::Sent(before.to_vec()), Self::Sent(after.to_vec())),
+                Self::Received(_) => (Self::Received(before.to_vec()), Self::Received(after.to_vec())),
+            }
+        }
+    }
+
     fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).unwrap();
         [&[tag], &length.to_be_bytes()[..], body].concat()
     }
 
     fn sent(tags: &[u8]) -> Step {
-        Step::Sent(tags.iter().flat_map(|tag| frame(*tag, b"body")).collect())
+        // A body that would count, were it read as tags.
+        Step::Sent(tags.iter().flat_map(|tag| frame(*tag, b"QEF")).collect())
     }
 
     fn received(tags: &[u8]) -> Step {
@@ -451,6 +467,103 @@ mod tests {
         assert_eq!(seen, [0, 0, FATAL]);
     }
 
+    /// What a client and a server (PostgreSQL 15) have said to each other, in turn.
+    #[rustfmt::skip]
+    const RECORDED: [[&[u8]; 2]; 12] = [
+        [b"\0\0\0$\0\x03\0\0user\0app\0database\0postgres\0\0",
+         b"R\0\0\0\x08\0\0\0\0S\0\0\0\x16application_name\0\0S\0\0\0\x19client_encoding\0UTF8\0\
+            S\0\0\0\x17DateStyle\0ISO, MDY\0S\0\0\0&default_transaction_read_only\0off\0\
+            S\0\0\0\x17in_hot_standby\0off\0S\0\0\0\x19integer_datetimes\0on\0\
+            S\0\0\0\x1bIntervalStyle\0postgres\0S\0\0\0\x14is_superuser\0on\0S\0\0\0\x19server_encoding\0UTF8\0\
+            S\0\0\x002server_version\x0015.18 (Debian 15.18-0+deb12u1)\0S\0\0\0\x1esession_authorization\0app\0\
+            S\0\0\0#standard_conforming_strings\0on\0S\0\0\0\x15TimeZone\0Etc/UTC\0K\0\0\0\x0c\0\0cA\xa7nQ\xd9\
+            Z\0\0\0\x05I"],
+        [b"Q\0\0\0\x14BEGIN; SELECT 1\0",
+         b"C\0\0\0\nBEGIN\0T\0\0\0!\0\x01?column?\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0\
+            D\0\0\0\x0b\0\x01\0\0\0\x011C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05T"],
+        [b"P\0\0\0\x18s\0SELECT $1::int4\0\0\0D\0\0\0\x07Ss\0S\0\0\0\x04",
+         b"1\0\0\0\x04t\0\0\0\n\0\x01\0\0\0\x17\
+            T\0\0\0\x1d\0\x01int4\0\0\0\0\0\0\0\0\0\0\x17\0\x04\xff\xff\xff\xff\0\0Z\0\0\0\x05T"],
+        [b"B\0\0\0\x12\0s\0\0\0\0\x01\0\0\0\x012\0\0E\0\0\0\x09\0\0\0\0\0C\0\0\0\x07Ss\0S\0\0\0\x04",
+         b"2\0\0\0\x04D\0\0\0\x0b\0\x01\0\0\0\x012C\0\0\0\x0dSELECT 1\x003\0\0\0\x04Z\0\0\0\x05T"],
+        [b"Q\0\0\0\x0fSELECT 1/0\0",
+         b"E\0\0\0ASERROR\0VERROR\0C22012\0Mdivision by zero\0Fint.c\0L869\0Rint4div\0\0Z\0\0\0\x05E"],
+        [b"Q\0\0\0\x0dROLLBACK\0",
+         b"C\0\0\0\x0dROLLBACK\0Z\0\0\0\x05I"],
+        [b"Q\0\0\0\x1fSET application_name = 'a'\0",
+         b"C\0\0\0\x08SET\0S\0\0\0\x17application_name\0a\0Z\0\0\0\x05I"],
+        [b"Q\0\0\0 CREATE TEMP TABLE t (i int)\0",
+         b"C\0\0\0\x11CREATE TABLE\0Z\0\0\0\x05I"],
+        [b"P\0\0\0\x19\0COPY t FROM STDIN\0\0\0B\0\0\0\x0c\0\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04",
+         b"1\0\0\0\x042\0\0\0\x04G\0\0\0\x09\0\0\x01\0\0"],
+        [b"d\0\0\0\x061\nd\0\0\0\x062\nc\0\0\0\x04S\0\0\0\x04",
+         b"C\0\0\0\x0bCOPY 2\0Z\0\0\0\x05I"],
+        [b"Q\0\0\0\x15COPY t TO STDOUT\0",
+         b"H\0\0\0\x09\0\0\x01\0\0d\0\0\0\x061\nd\0\0\0\x062\nc\0\0\0\x04C\0\0\0\x0bCOPY 2\0Z\0\0\0\x05I"],
+        [b"Q\0\0\x002SELECT pg_terminate_backend(pg_backend_pid())\0",
+         b"T\0\0\0-\0\x01pg_terminate_backend\0\0\0\0\0\0\0\0\0\0\x10\0\x01\xff\xff\xff\xff\0\0\
+            D\0\0\0\x0b\0\x01\0\0\0\x01t\
+            E\0\0\0tSFATAL\0VFATAL\0C57P01\0M\
+            terminating connection due to administrator command\0Fpostgres.c\0L3211\0RProcessInterrupts\0\0"],
+    ];
+
+    fn recorded() -> Vec<Step> {
+        RECORDED.iter().flat_map(|[asked, said]| [Step::Sent(asked.to_vec()), Step::Received(said.to_vec())]).collect()
+    }
+
+    /// All that it tells.
+    fn told(frames: &Frames) -> (Seen, u64, Option<[u8; 5]>) {
+        (frames.seen(), frames.statements(), frames.fatal())
+    }
+
+    #[test]
+    fn a_recorded_conversation_is_followed_to_its_end() {
+        let inside = STARTED | IN_TRANSACTION;
+        let expected = [
+            ("login", STARTED, 0),
+            ("BEGIN, SELECT", inside, 1),
+            ("prepared", inside, 1),
+            ("executed", inside, 2),
+            ("failed", inside | FAILED, 3),
+            ("ROLLBACK", STARTED, 4),
+            ("SET", STARTED, 5),
+            ("CREATE", STARTED, 6),
+            ("COPY FROM begun", STARTED | UNFINISHED, 7),
+            ("COPY FROM ended", STARTED, 7),
+            ("COPY TO", STARTED, 8),
+            ("terminated", owed(1) | FATAL, 9),
+        ];
+        let mut frames = Frames::default();
+        for (steps, (what, bits, statements)) in recorded().chunks(2).zip(expected) {
+            steps.iter().for_each(|step| _ = play(&mut frames, step));
+            let (seen, counted, fatal) = told(&frames);
+            assert_eq!((seen.0 & !(0xff << PARAMETERS), counted), (bits, statements), "{what}");
+            assert_eq!(fatal, (what == "terminated").then_some(*b"57P01"), "{what}");
+        }
+        assert_eq!(frames.seen().parameters(), 14, "of the login 13");
+    }
+
+    #[test]
+    fn wherever_a_recorded_conversation_is_cut_it_is_seen_alike() {
+        let (steps, mut frames) = (recorded(), Frames::default());
+        let whole = steps.iter().map(|step| {
+            play(&mut frames, step);
+            told(&frames)
+        });
+        let whole: Vec<_> = whole.collect();
+        for (cut, step) in steps.iter().enumerate() {
+            for at in 1..step.bytes().len() {
+                let mut frames = Frames::default();
+                for (n, step) in steps.iter().enumerate() {
+                    let (before, after) = step.split(if n == cut { at } else { 0 });
+                    play(&mut frames, &before);
+                    play(&mut frames, &after);
+                    assert_eq!(told(&frames), whole[n], "step {cut} cut at {at}, after step {n}");
+                }
+            }
+        }
+    }
+
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             proptest::sample::select(vec![&b"PDS"[..], b"BES", b"Q", b"BESf", b"d", b"cS", b"fS", b"H"]).prop_map(sent),
@@ -469,18 +582,14 @@ mod tests {
             let (mut whole, mut sliced) = (Frames::default(), Frames::default());
             let mut sizes = sizes.iter().cycle();
             for step in login().iter().chain(&steps) {
-                let expected = play(&mut whole, step);
-                let (Step::Sent(bytes) | Step::Received(bytes)) = step;
-                let mut rest = &bytes[..];
-                while !rest.is_empty() {
-                    let (slice, after) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
-                    match step {
-                        Step::Sent(_) => sliced.sent(slice),
-                        Step::Received(_) => sliced.received(slice),
-                    }
+                play(&mut whole, step);
+                let mut rest = step.clone();
+                while !rest.bytes().is_empty() {
+                    let (slice, after) = rest.split((*sizes.next().unwrap()).min(rest.bytes().len()));
+                    play(&mut sliced, &slice);
                     rest = after;
                 }
-                prop_assert_eq!(sliced.seen(), expected);
+                prop_assert_eq!(told(&sliced), told(&whole));
             }
         }
 
