@@ -97,8 +97,8 @@ async fn outages(lines: &mut Lines, injury: Injury, pings: Pings, repeats: usize
         pair.fill().await?;
         lines.drain();
         let reads = Reads::start(pair.replica.clone());
-        // Not in step with anything the router does.
-        sleep(SECOND + Duration::from_millis(fastrand::u64(0..300))).await;
+        // Not in step with anything the router does, and after what it has asked because so many were held at once.
+        sleep(2 * SECOND + Duration::from_millis(fastrand::u64(0..300))).await;
         let injured = now();
         match injury {
             Injury::Kill => server.kill().await?,

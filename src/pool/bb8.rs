@@ -37,7 +37,6 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A `bb8` pool as a back end; `P` tells about its connections.
 pub struct Bb8<M: ManageConnection, P = Driver> {
     pool: Pool<Marking<M>>,
-    max_size: u32,
     news: Arc<News>,
     /// bb8 spawns and times on the runtime it is called in; `evict` and `close` may be called outside of any.
     runtime: Handle,
@@ -71,7 +70,7 @@ where
             .min_idle(None)
             .error_sink(Box::new(Sink(Arc::clone(&news))))
             .build_unchecked(Marking { manage, news: Arc::clone(&news) });
-        Ok(Self { max_size: pool.config().max_size, pool, news, runtime, probe: PhantomData })
+        Ok(Self { pool, news, runtime, probe: PhantomData })
     }
 }
 
@@ -90,13 +89,13 @@ where
         if heard == CLOSED {
             return Err(closed());
         }
-        let connects = |state: State| state.idle_connections == 0 && state.connections < self.max_size;
+        let connects = |state: State| state.idle_connections == 0 && state.connections < self.pool.config().max_size;
         // bb8 connects in tasks of its own, which no bar reaches; an empty place it cannot keep.
         while Connector::is_barred() && connects(self.pool.state()) {
             tokio::time::sleep(LOOK).await;
         }
         // At worst every connection died while it was idle, and one more is made.
-        for _ in 0..=self.max_size {
+        for _ in 0..=self.pool.config().max_size {
             let mut connection = tokio::select! {
                 biased;
                 lent = self.pool.get_owned() => lent.map_err(run_error)?,
@@ -143,13 +142,16 @@ where
     }
 
     fn evict_spent(&self) {
-        self.close_idle(|connection| P::condition(connection) == Condition::Dirty);
+        // To look at one begins its idle time anew, which would never be over.
+        if self.pool.config().idle_timeout.is_none() {
+            self.close_idle(|connection| P::condition(connection) == Condition::Dirty);
+        }
     }
 
     fn status(&self) -> PoolStatus {
         let state = self.pool.state();
         PoolStatus {
-            max_size: self.max_size as usize,
+            max_size: self.pool.config().max_size as usize,
             size: state.connections as usize,
             idle: state.idle_connections as usize,
         }

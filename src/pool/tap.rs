@@ -48,7 +48,8 @@ struct Shared {
     task: Mutex<Option<Waker>>,
     ending: OnceLock<Ending>,
     alarm: OnceLock<Alarm>,
-    cancel_token: OnceLock<CancelToken>,
+    /// Until the session ends: after that there is nothing to cancel, and it knows secrets.
+    cancel_token: Mutex<Option<CancelToken>>,
 }
 
 impl Tap {
@@ -147,13 +148,12 @@ impl Tap {
     /// What cancels the statement that runs on this connection.
     #[must_use]
     pub fn cancel_token(&self) -> Option<CancelToken> {
-        self.shared.cancel_token.get().cloned()
+        self.shared.cancel_token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps what cancels a statement on this connection.
     pub(super) fn keep_cancel_token(&self, token: CancelToken) {
-        // Nobody else sets it.
-        let _ = self.shared.cancel_token.set(token);
+        *self.shared.cancel_token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
     }
 
     /// Calls `alarm` when the server ends the session with a FATAL: whoever is told of it by the driver finds that done.
@@ -241,6 +241,7 @@ impl Drop for Gauge {
     fn drop(&mut self) {
         self.tap.shared.word.end();
         *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.tap.shared.cancel_token.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.tap.shared.settled.notify_waiters();
     }
 }

@@ -9,13 +9,15 @@ use super::Tap;
 /// Few connections share a shard, so that a look takes no longer where there are many.
 const SHARDS: usize = 64;
 
-type Shard = ArcSwapOption<Vec<(usize, Tap)>>;
+type Shard = ArcSwapOption<Entries>;
+
+type Entries = Vec<(usize, Tap)>;
 
 /// One register for the whole process: a key is an address, and those are of the process too. To find the register through
 /// each connection would cost every loan more than the look.
 static REGISTER: [Shard; SHARDS] = [const { Shard::const_empty() }; SHARDS];
 
-type Known = Option<Cache<&'static Shard, Option<Arc<Vec<(usize, Tap)>>>>>;
+type Known = Option<Cache<&'static Shard, Option<Arc<Entries>>>>;
 
 thread_local! {
     /// The register as this thread saw it last: a look writes nothing that another thread reads.
@@ -42,14 +44,17 @@ pub(super) fn keep(key: usize, tap: Option<Tap>) {
 
 /// What `question` finds at the tap of this client, if it has one and its session is not long over.
 #[inline]
-pub(super) fn look<T>(key: usize, question: impl FnOnce(&Tap) -> T) -> Option<T> {
-    let ask = |seen: &RefCell<[Known; SHARDS]>| {
-        let (mut seen, shard) = (seen.borrow_mut(), shard(key));
-        let entries = seen[shard].get_or_insert_with(|| Cache::new(&REGISTER[shard])).load().as_ref()?;
-        entries.iter().find(|(known, _)| *known == key).map(|(_, tap)| question(tap))
+pub(super) fn look<T>(key: usize, question: impl Fn(&Tap) -> T) -> Option<T> {
+    let shard = shard(key);
+    let ask = |entries: &Option<Arc<Entries>>| {
+        entries.as_ref()?.iter().find(|(known, _)| *known == key).map(|(_, tap)| question(tap))
     };
-    // A thread that is ending knows nothing any more.
-    SEEN.try_with(ask).ok().flatten()
+    let seen = SEEN.try_with(|seen| {
+        let mut seen = seen.borrow_mut();
+        ask(seen[shard].get_or_insert_with(|| Cache::new(&REGISTER[shard])).load())
+    });
+    // A thread that is ending has forgotten what it saw, and may still hold leases.
+    seen.unwrap_or_else(|_| ask(&REGISTER[shard].load()))
 }
 
 /// Addresses differ least in their lowest bits; the multiplication spreads the others (Fibonacci hashing).
@@ -60,7 +65,10 @@ fn shard(key: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Barrier, thread};
+    use std::{
+        sync::{Barrier, mpsc},
+        thread,
+    };
 
     use super::{super::tap::Gauge, *};
     use crate::config::SessionReset;
@@ -109,6 +117,30 @@ mod tests {
         drop(client(ended));
         let _next = client(next);
         assert_eq!(has_ended(ended), None);
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_still_knows_the_taps_of_the_leases_it_holds() {
+        struct Holder(usize, mpsc::Sender<Option<bool>>);
+        impl Drop for Holder {
+            fn drop(&mut self) {
+                self.1.send(has_ended(self.0)).unwrap();
+            }
+        }
+        thread_local! {
+            static HELD: RefCell<Option<Holder>> = const { RefCell::new(None) };
+        }
+        let key = keys(5).next().unwrap();
+        let _client = client(key);
+        let (found, at_the_end) = mpsc::channel();
+        let holds = move || {
+            HELD.set(Some(Holder(key, found)));
+            // What was used first ends last.
+            assert_eq!(has_ended(key), Some(false));
+            assert!(SEEN.try_with(|_| ()).is_ok());
+        };
+        thread::spawn(holds).join().unwrap();
+        assert_eq!(at_the_end.recv().unwrap(), Some(false));
     }
 
     #[test]

@@ -246,11 +246,17 @@ impl<B: Backend> Line<B> {
 
     /// Waits until an own server serves, and one has gone or come back since `turns`, or admits again.
     async fn back(&self, turns: &[(Generation, bool)]) {
+        let mut before = turns.to_vec();
         loop {
             let mut news: Vec<_> = self.route.own().iter().map(|stop| Box::pin(stop.server.news())).collect();
-            if self.turns() != turns && self.route.is_at_home() {
+            let now = self.turns();
+            let back =
+                |(before, now): (&(Generation, bool), &(Generation, bool))| before.0 != now.0 || now.1 && !before.1;
+            if before.iter().zip(&now).any(back) && self.route.is_at_home() {
                 return;
             }
+            // One that has stopped to admit may begin again. What has turned stays so until it serves.
+            before.iter_mut().zip(now).for_each(|(before, now)| before.1 = now.1);
             let mut any = |cx: &mut Context<'_>| news.iter_mut().any(|news| news.as_mut().poll(cx).is_ready());
             poll_fn(|cx| if any(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
         }

@@ -52,7 +52,7 @@ enum Held<'a, B: Backend> {
     /// wait.
     Empty {
         request: Request<'a, B>,
-        _place: Option<Place<'a>>,
+        _place: Place<'a>,
     },
 }
 
@@ -140,7 +140,7 @@ impl<B: Backend> Strait<B> {
             Poll::Ready(Ok(connection)) => Some(Held::Connection(connection)),
             Poll::Ready(Err(_)) => None,
             Poll::Pending => {
-                let _place = self.stop.queue.join(usize::MAX, || self.stop.pool.status());
+                let _place = self.stop.queue.hold();
                 Some(Held::Empty { request, _place })
             }
         }

@@ -10,42 +10,53 @@ use crate::pool::PoolStatus;
 
 /// The requests of one alias that wait for one pool.
 #[derive(Debug, Default)]
-pub(super) struct Queue(AtomicUsize);
+pub(super) struct Queue {
+    waiting: AtomicUsize,
+    /// Places that are held so that nobody uses them.
+    held: AtomicUsize,
+}
 
-/// A place in line; dropping it leaves the line.
+/// A place in line, or one that is held; dropping it leaves it.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a Queue);
+pub(super) struct Place<'a>(&'a AtomicUsize);
 
 impl Queue {
     /// Takes a place, unless more than `limit` wait already beyond those whom the pool has room for.
     pub(super) fn join(&self, limit: usize, status: impl FnOnce() -> PoolStatus) -> Option<Place<'_>> {
-        let place = Place(self);
-        let waiting = self.0.fetch_add(1, Ordering::Relaxed) + 1;
+        let place = Place(&self.waiting);
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
         // Most often that is all there is to know: the pool is not asked.
-        (waiting <= limit || waiting - limit <= room(status())).then_some(place)
+        (waiting <= limit || waiting - limit <= self.room(status())).then_some(place)
+    }
+
+    /// Holds a place of the pool: there is room for one less.
+    pub(super) fn hold(&self) -> Place<'_> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Place(&self.held)
     }
 
     /// How many wait.
     pub(super) fn waiting(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Whether one more would have to wait for a connection that is lent: neither is one idle nor can one be made that nobody waits
     /// for yet. A pool that does not say how large it is has room.
     pub(super) fn is_past(&self, status: PoolStatus) -> bool {
-        status.max_size > 0 && self.waiting() >= room(status)
+        status.max_size > 0 && self.waiting() >= self.room(status)
+    }
+
+    /// How many connections the pool can give without one coming back.
+    fn room(&self, status: PoolStatus) -> usize {
+        let room = status.max_size.saturating_sub(status.size) + status.idle;
+        room.saturating_sub(self.held.load(Ordering::Relaxed))
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// How many connections a pool can give without one coming back.
-fn room(status: PoolStatus) -> usize {
-    status.max_size.saturating_sub(status.size) + status.idle
 }
 
 /// A pool that had no room for a request.
@@ -94,6 +105,18 @@ mod tests {
             drop(places);
             assert_eq!(queue.waiting(), 0);
         }
+    }
+
+    #[test]
+    fn who_holds_places_so_that_nobody_uses_them_does_not_wait() {
+        let queue = Queue::default();
+        let held = [queue.hold(), queue.hold()];
+        assert_eq!(queue.waiting(), 0);
+        assert!(queue.join(1, || FULL).is_some(), "nobody else waits");
+        let two_more = PoolStatus { size: 2, ..FULL };
+        assert!(queue.is_past(two_more) && queue.join(0, || two_more).is_none());
+        drop(held);
+        assert!(!queue.is_past(two_more));
     }
 
     #[test]

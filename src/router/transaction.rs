@@ -134,7 +134,11 @@ impl<B: Backend> Open<B> {
         let begun = tap.as_ref().map_or(0, Tap::statements);
         let open = Self { tether, lease, tap, begun, deadline };
         match answer {
-            Ok(row) => Ok((open, row)),
+            Ok(row) => {
+                // Of a COMMIT before this transaction that was not the router's.
+                open.unconfirmed();
+                Ok((open, row))
+            }
             Err(error) => {
                 let broken = Broken::by(error, open.tap.as_ref(), |_| Outcome::NotSent).at("BEGIN");
                 open.roll_back().await;
@@ -226,7 +230,7 @@ impl<B: Backend> Open<B> {
     }
 
     fn committed(self) -> Committed<B> {
-        let unconfirmed = self.tap.as_ref().is_some_and(Tap::take_unconfirmed);
+        let unconfirmed = self.unconfirmed();
         Committed { lease: self.lease, unconfirmed }
     }
 
@@ -235,7 +239,12 @@ impl<B: Backend> Open<B> {
         let unsent = self.tap.as_ref().is_some_and(|tap| tap.has_ended() && tap.statements() == sent);
         let outcome = |fault| if unsent { Outcome::RolledBack } else { Outcome::of_commit(fault) };
         let broken = Broken::by(error, self.tap.as_ref(), outcome).at("COMMIT");
-        Broken { unconfirmed: self.tap.as_ref().is_some_and(Tap::take_unconfirmed), ..broken }
+        Broken { unconfirmed: broken.outcome == Outcome::Unknown && self.unconfirmed(), ..broken }
+    }
+
+    /// Whether a `COMMIT` since the last call did not wait for the replicas.
+    fn unconfirmed(&self) -> bool {
+        self.tap.as_ref().is_some_and(Tap::take_unconfirmed)
     }
 
     fn sent(&self) -> u64 {
