@@ -149,12 +149,8 @@ where
     }
 
     fn status(&self) -> PoolStatus {
-        let state = self.pool.state();
-        PoolStatus {
-            max_size: self.pool.config().max_size as usize,
-            size: state.connections as usize,
-            idle: state.idle_connections as usize,
-        }
+        let (State { connections, idle_connections, .. }, max_size) = (self.pool.state(), self.pool.config().max_size);
+        PoolStatus { max_size: max_size as usize, size: connections as usize, idle: idle_connections as usize }
     }
 
     fn close(&self) {
