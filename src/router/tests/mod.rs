@@ -8,6 +8,8 @@ mod fates;
 #[cfg(feature = "testkit")]
 mod hedges;
 #[cfg(feature = "testkit")]
+mod races;
+#[cfg(feature = "testkit")]
 mod reads;
 #[cfg(feature = "testkit")]
 mod reload;
