@@ -193,6 +193,19 @@ fn tests_do_not_sleep(file: &File) -> Vec<String> {
     found.map(|path| file.complain(path.line, "a test sleeps: wait for an event")).collect()
 }
 
+/// Rule: whoever may drop a future is told what becomes of its work.
+fn waits_say_what_a_drop_does(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+    let says = |line: usize| {
+        let mut above = lines[..line].iter().rev().take_while(|line| line.starts_with("///") || line.starts_with("#["));
+        // What is hidden is no part of the interface.
+        above.any(|line| ["/// # Cancel safety", "#[doc(hidden)]"].contains(line))
+    };
+    let waits = |line: &usize| file.path.starts_with("src/") && lines[*line].starts_with("pub async fn ");
+    let silent = (0..lines.len()).filter(waits).filter(|line| !says(*line));
+    silent.map(|line| file.complain(line + 1, "its `# Cancel safety` is missing")).collect()
+}
+
 fn spelt(path: &Path) -> String {
     path.segments.join("::")
 }
@@ -253,6 +266,11 @@ fn every_file_says_in_its_first_line_what_it_is_for() {
 #[test]
 fn no_test_sleeps() {
     every_file(tests_do_not_sleep);
+}
+
+#[test]
+fn what_can_be_waited_for_says_what_becomes_of_it_when_it_is_dropped() {
+    every_file(waits_say_what_a_drop_does);
 }
 
 mod the_rules_can_fail {
@@ -339,6 +357,13 @@ fn f<'a>(bb8: &'a str) -> char { '\'' }"##;
         assert_eq!(lines(first_line_says_why, "src/a.rs", "//! The clock: one of them.\n"), [0; 0]);
         assert_eq!(lines(first_line_says_why, "src/a.rs", "use std::fmt;\n"), [1]);
         assert_eq!(lines(first_line_says_why, "src/a.rs", "//!\n//! Late.\n"), [1]);
+    }
+
+    #[test]
+    fn a_wait_that_does_not_say_what_a_drop_does_is_found() {
+        let said = "/// Waits.\n///\n/// # Cancel safety\n///\n/// None.\n#[must_use]\npub async fn f() {}\n";
+        assert_eq!(lines(waits_say_what_a_drop_does, "src/a.rs", &format!("{said}\npub async fn g() {{}}")), [9]);
+        assert_eq!(lines(waits_say_what_a_drop_does, "tests/a.rs", "pub async fn g() {}"), [0; 0]);
     }
 
     #[test]

@@ -144,6 +144,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn acquire(&self) -> impl Future<Output = Result<Self::Connection, Self::Error>> + Send;
 
     /// Asks the server over this connection whether it still answers: one round trip.
+    ///
+    /// # Errors
+    ///
+    /// Whichever it is, the router closes the connection and asks for another one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: the router bounds it, and closes the connection of one that it drops.
     fn verify(connection: &Self::Connection) -> impl Future<Output = Result<(), AcquireError>> + Send;
 
     /// Whether this connection is known to be closed. Asks nobody.
@@ -239,6 +247,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// # Errors
     ///
     /// The first connect that failed; the others are given up.
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of [`Self::acquire`]: connects under way are given up.
     fn warm(&self, idle: usize) -> impl Future<Output = Result<(), AcquireError>> + Send {
         warm::warm(self, idle)
     }

@@ -32,6 +32,14 @@ pub trait Probe<C>: 'static {
     fn is_closed(connection: &C) -> bool;
 
     /// Asks the server over this connection whether it still answers: one round trip.
+    ///
+    /// # Errors
+    ///
+    /// Whichever it is, the router closes the connection and asks for another one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: the router bounds it, and closes the connection of one that it drops.
     fn probe(connection: &C) -> impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send;
 
     /// The condition in which the connection comes back. Asks nobody; by default it is not known, and it is lent again.
@@ -44,7 +52,16 @@ pub trait Probe<C>: 'static {
         None
     }
 
-    /// Runs SQL as one simple query. By default it cannot; then [`Alias::write`](crate::Alias::write) refuses.
+    /// Runs SQL as one simple query, as [`Backend::execute`](super::Backend::execute) does. By default it cannot; then
+    /// [`Alias::write`](crate::Alias::write) refuses.
+    ///
+    /// # Errors
+    ///
+    /// The driver's own, so that its fault can be told.
+    ///
+    /// # Cancel safety
+    ///
+    /// None: what was begun goes on.
     fn execute(
         _connection: &C,
         _sql: &str,

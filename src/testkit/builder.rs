@@ -115,6 +115,10 @@ impl ClusterBuilder {
     /// # Errors
     ///
     /// When there is no PostgreSQL, or when a server does not come up; the text ends with what the server logged.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was started is ended, and its directory removed; what is on its way as soon as it is there.
     pub async fn start(self) -> Result<Cluster, TestkitError> {
         cluster::start(self.settings).await
     }

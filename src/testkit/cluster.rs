@@ -39,6 +39,10 @@ impl Cluster {
     /// # Errors
     ///
     /// Those of [`ClusterBuilder::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As that of [`ClusterBuilder::start`].
     pub async fn start(replicas: usize) -> Result<Self, TestkitError> {
         Self::builder().replicas(replicas).start().await
     }
@@ -70,6 +74,10 @@ impl Cluster {
     /// # Errors
     ///
     /// When the primary does not answer, or when a replica has not caught up within the cluster's deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only asks.
     pub async fn wait_for_replay(&self) -> Result<(), TestkitError> {
         let written = self.primary.query_one("SELECT pg_current_wal_insert_lsn()").await?;
         for replica in self.replicas.iter().filter(|replica| replica.is_running()) {

@@ -46,6 +46,10 @@ impl Proxy {
     /// # Errors
     ///
     /// When the address cannot be resolved, or no port is free.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing was started then.
     pub async fn start(upstream: impl tokio::net::ToSocketAddrs) -> Result<Self, TestkitError> {
         let mut addresses = lookup_host(upstream).await.map_err(TestkitError::while_("resolving the upstream"))?;
         let upstream = addresses.next().ok_or_else(|| TestkitError::new("the upstream has no address"))?;
@@ -82,6 +86,10 @@ impl Proxy {
     ///
     /// When the port cannot be opened again after [`Fault::Refuse`] or [`Fault::Ignore`], or the runtime that the proxy runs on has
     /// ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// It may be in force all the same.
     pub async fn set(&self, fault: Fault) -> Result<(), TestkitError> {
         let (done, told) = oneshot::channel();
         self.orders.send((fault, done)).await.map_err(|_| ended())?;
@@ -93,6 +101,10 @@ impl Proxy {
     /// # Errors
     ///
     /// When the runtime that the proxy runs on has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only waits.
     pub async fn until_cut(&self) -> Result<(), TestkitError> {
         self.setting.clone().wait_for(|now| now.cut).await.map(drop).map_err(|_| ended())
     }

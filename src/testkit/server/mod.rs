@@ -153,6 +153,10 @@ impl Server {
     /// # Errors
     ///
     /// What the driver reports, or that the deadline has passed. With [`ClusterBuilder::tls`](super::ClusterBuilder::tls) too this connection is plain.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the connection is closed.
     pub async fn connect(&self) -> Result<Client, TestkitError> {
         let settings = &self.host.settings;
         let mut config = Config::new();
@@ -169,6 +173,10 @@ impl Server {
     /// # Errors
     ///
     /// When it runs already, or does not come up; the text ends with what it logged.
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on to start if it was begun: [`is_running`](Self::is_running) tells.
     pub async fn start(&self) -> Result<(), TestkitError> {
         let logged = self.log().len();
         let mut command = Command::new(self.host.plot.bindir.join("postgres"));
@@ -195,6 +203,10 @@ impl Server {
     /// # Errors
     ///
     /// Those of [`stop`](Self::stop) and [`start`](Self::start).
+    ///
+    /// # Cancel safety
+    ///
+    /// As those of both: it may be left stopped.
     pub async fn restart(&self) -> Result<(), TestkitError> {
         if self.is_running() {
             self.stop(Stop::Fast).await?;
@@ -207,6 +219,10 @@ impl Server {
     /// # Errors
     ///
     /// When it does not run, or is still there at the deadline: a smart stop waits for the sessions, and a frozen server does not hear.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled it has been told, and stops all the same.
     pub async fn stop(&self, how: Stop) -> Result<(), TestkitError> {
         self.postmaster.ask(how).map_err(|error| self.at(error))?;
         self.gone("stopping it").await
@@ -216,7 +232,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When it does not run.
+    /// When it does not run, or one of its processes is still there at the deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled its processes end all the same.
     pub async fn kill(&self) -> Result<(), TestkitError> {
         self.postmaster.kill().map_err(|error| self.at(error))?;
         self.gone("killing it").await
@@ -227,6 +247,10 @@ impl Server {
     /// # Errors
     ///
     /// When it does not run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Waits for nothing: once polled it is done.
     pub async fn kill_postmaster(&self) -> Result<(), TestkitError> {
         self.postmaster.kill_alone().map_err(|error| self.at(error))
     }
@@ -235,7 +259,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When it does not run.
+    /// When it does not run, or not all have stopped by the deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Some of its processes may be left frozen; [`thaw`](Self::thaw) lets all go on.
     pub async fn freeze(&self) -> Result<(), TestkitError> {
         let frozen = async {
             self.postmaster.freeze_alone()?;
@@ -252,6 +280,10 @@ impl Server {
     /// # Errors
     ///
     /// When it does not run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Waits for nothing: once polled it is done.
     pub async fn freeze_postmaster(&self) -> Result<(), TestkitError> {
         self.postmaster.freeze_alone().map_err(|error| self.at(error))
     }
@@ -261,6 +293,10 @@ impl Server {
     /// # Errors
     ///
     /// When it does not run.
+    ///
+    /// # Cancel safety
+    ///
+    /// Waits for nothing: once polled it is done.
     pub async fn thaw(&self) -> Result<(), TestkitError> {
         self.postmaster.thaw().map_err(|error| self.at(error))
     }
@@ -270,6 +306,10 @@ impl Server {
     /// # Errors
     ///
     /// When the server does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// What the server has been asked for it does all the same.
     pub async fn terminate_backends(&self) -> Result<usize, TestkitError> {
         let ended = self
             .query_one(
@@ -286,6 +326,10 @@ impl Server {
     /// # Errors
     ///
     /// When the server does not answer, or has no session but the test kit's.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: then none was killed.
     pub async fn kill_one_backend(&self) -> Result<u32, TestkitError> {
         let pid = self
             .query_one(
@@ -303,7 +347,11 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When it does not answer, or is no replica.
+    /// When it does not answer, is no replica, or takes no writes by the deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once the server has been asked it is promoted all the same.
     pub async fn promote(&self) -> Result<(), TestkitError> {
         self.query_one("SELECT pg_promote(false)").await?;
         let promoted = async {
@@ -320,6 +368,10 @@ impl Server {
     /// # Errors
     ///
     /// When it does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it only asks.
     pub async fn is_replica(&self) -> Result<bool, TestkitError> {
         Ok(self.query_one("SELECT pg_is_in_recovery()").await? == "t")
     }
@@ -329,6 +381,10 @@ impl Server {
     /// # Errors
     ///
     /// When the server does not answer or refuses.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was sent may be executed all the same.
     pub async fn execute(&self, sql: &str) -> Result<(), TestkitError> {
         self.run(&self.host.settings.database, sql).await.map(drop)
     }
