@@ -344,3 +344,139 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Tapped<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        runtime, time,
+    };
+
+    use super::*;
+    use crate::pool::word::LOST;
+
+    /// What one side says to the other, and in slices of which size it is written and read.
+    #[derive(Debug, Clone)]
+    struct Step {
+        up: bool,
+        bytes: Vec<u8>,
+        written: usize,
+        read: usize,
+    }
+
+    fn header(tag: u8, length: u32) -> Vec<u8> {
+        [&[tag], &length.to_be_bytes()[..]].concat()
+    }
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        [header(tag, u32::try_from(body.len() + 4).unwrap()), body.to_vec()].concat()
+    }
+
+    fn login() -> [Step; 2] {
+        let ready = [frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat();
+        let step = |up, bytes| Step { up, bytes, written: 3, read: 4 };
+        [step(true, vec![0, 0, 0, 9, 0, 3, 0, 0, 0]), step(false, ready)]
+    }
+
+    /// Frames, lengths up to 2 GiB and such as cannot be, last words, and what is no protocol at all.
+    fn words() -> impl Strategy<Value = Vec<u8>> {
+        let tag = || prop::sample::select(b"QPBEDSCFdcfHXRKTZGINE".to_vec());
+        let body = || prop::collection::vec(any::<u8>(), 0..40);
+        let lengths = vec![0, 3, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+        prop_oneof![
+            6 => (tag(), body()).prop_map(|(tag, body)| frame(tag, &body)),
+            1 => (tag(), prop::sample::select(lengths), body())
+                .prop_map(|(tag, length, rest)| [header(tag, length), rest].concat()),
+            1 => Just(frame(b'E', b"VFATAL\0C57P01\0\0")),
+            1 => body(),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let words = prop::collection::vec(words(), 0..4).prop_map(|words| words.concat());
+        (any::<bool>(), words, 1_usize..50, 1_usize..50).prop_map(|(up, bytes, written, read)| Step {
+            up,
+            bytes,
+            written,
+            read,
+        })
+    }
+
+    /// What comes out at the other end.
+    async fn pass(step: &Step, from: &mut (impl AsyncWrite + Unpin), to: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+        let mut came = vec![0; step.bytes.len()];
+        let write = async {
+            for slice in step.bytes.chunks(step.written) {
+                from.write_all(slice).await.unwrap();
+            }
+        };
+        let read = async {
+            for slice in came.chunks_mut(step.read) {
+                to.read_exact(slice).await.unwrap();
+            }
+        };
+        tokio::join!(write, read);
+        came
+    }
+
+    /// Of a conversation that is lost, nothing else counts.
+    fn told(seen: u64) -> u64 {
+        if seen & LOST != 0 { LOST } else { seen }
+    }
+
+    /// Plays a conversation through a tap: every byte arrives, no other does, and the tap tells what frames tell that came whole.
+    async fn converse(
+        steps: Vec<Step>,
+        tap: Tap,
+        mut tapped: Tapped<DuplexStream>,
+        mut server: DuplexStream,
+    ) -> Frames {
+        let mut whole = Frames::default();
+        for step in &steps {
+            if step.up {
+                assert_eq!(pass(step, &mut tapped, &mut server).await, step.bytes);
+                whole.sent(&step.bytes);
+            } else {
+                assert_eq!(pass(step, &mut server, &mut tapped).await, step.bytes);
+                whole.received(&step.bytes);
+            }
+            assert_eq!(told(tap.shared.seen.load(Ordering::Relaxed) & !UNREAD), told(whole.seen().0));
+            assert_eq!(tap.statements(), whole.statements());
+        }
+        let mut rest = Vec::new();
+        server.shutdown().await.unwrap();
+        tapped.read_to_end(&mut rest).await.unwrap();
+        tapped.shutdown().await.unwrap();
+        server.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"");
+        whole
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_tap_alters_no_byte_and_misses_none(
+            greet: bool,
+            steps in prop::collection::vec(step(), 0..12),
+            capacity in 1_usize..64,
+        ) {
+            let steps = if greet { [login().to_vec(), steps].concat() } else { steps };
+            let (tap, (client, server), alarms) = (Tap::default(), duplex(capacity), Arc::new(Mutex::new(Vec::new())));
+            tap.on_fatal({
+                let alarms = Arc::clone(&alarms);
+                move |code| alarms.lock().unwrap().push(code)
+            });
+            let tapped = tap.on(client);
+            // The clock goes on as soon as nobody can: a byte that never comes ends the test at once.
+            let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let whole = runtime.block_on(async {
+                time::timeout(Duration::from_secs(1), converse(steps, tap, tapped, server)).await.expect("every byte arrives")
+            });
+            prop_assert_eq!(alarms.lock().unwrap().clone(), Vec::from_iter(whole.fatal()));
+        }
+    }
+}
