@@ -88,8 +88,10 @@ async fn a_write_that_its_network_has_cut_off_is_ended_by_its_server_at_the_dead
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_statement_that_takes_too_long_is_rolled_back_and_a_commit_may_take_longer() -> Tested {
-    let (pair, router) = waiting_for_its_replica().await?;
+async fn a_write_whose_statement_takes_too_long_is_rolled_back_and_not_made_again() -> Tested {
+    let pair = Pair::start().await?;
+    with_table(&pair).await?;
+    let router: Router = pair.router().await?;
     let (primary, runs) = (router.alias("primary")?, AtomicU32::new(0));
     let slow = primary.write(|transaction| {
         runs.fetch_add(1, Ordering::Relaxed);
@@ -101,7 +103,14 @@ async fn a_statement_that_takes_too_long_is_rolled_back_and_a_commit_may_take_lo
     let error = slow.await.expect_err("it sleeps for longer");
     assert!(error.to_string().contains("ERROR 57014"), "{error}");
     assert_eq!((error.outcome(), error.is_late(), runs.load(Ordering::Relaxed)), (Outcome::RolledBack, false, 1));
+    assert_eq!(entries(&pair).await?, 0);
+    Ok(())
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_may_take_longer_than_a_statement() -> Tested {
+    let (pair, router) = waiting_for_its_replica().await?;
+    let primary = router.alias("primary")?;
     // Were this COMMIT cut, it would be a success: nothing waits for the replica then.
     let work = |transaction: Transaction| async move {
         transaction.batch_execute("SET LOCAL statement_timeout = 50").await?;
