@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::{future::Future, ops::Range, time::Duration};
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, RecyclingMethod};
 use pgdetour::{
@@ -164,6 +164,31 @@ async fn reading<A: Readable, B: Readable>(tasks: usize, size: u32, bare: &A, al
     }
 }
 
+/// What is left of the cost where a connection is taken once: the tap, and the session that turns with it.
+async fn holding(bare: &deadpool_postgres::Pool, alias: &Alias<DeadpoolPostgres>) -> Row {
+    progress("primary-key SELECT over a connection that is held");
+    let (bare, lease) = (Arc::new(Source::get(bare).await), Arc::new(Source::get(alias).await));
+    let over_bare = |times| read_held::<deadpool_postgres::Pool>(&bare, times);
+    Row {
+        measure: "throughput of primary-key SELECTs over the bare pool's, one connection that is held".to_owned(),
+        unit: Unit::Ratio,
+        judged: Judged::MedianAtLeast,
+        must: 0.99,
+        aim: 1.0,
+        // As above.
+        spread: in_turns(|times| read_held::<Alias<DeadpoolPostgres>>(&lease, times), over_bare).await,
+    }
+}
+
+async fn read_held<S: Readable>(held: &Arc<S::Held>, times: usize) -> Duration {
+    in_tasks(held, 1, move |held, _| async move {
+        for turn in 0..times {
+            S::read(&held, (turn * 31 % ROWS as usize) as i32).await;
+        }
+    })
+    .await
+}
+
 async fn calling(tasks: usize, bare: &deadpool_postgres::Pool, alias: &Alias<DeadpoolPostgres>) -> Row {
     progress(format_args!("Alias::read, {tasks} tasks"));
     Row {
@@ -232,6 +257,7 @@ async fn measure(_: Wanted) -> Fallible<Vec<Row>> {
     for tasks in [1, 8, 32] {
         reads.push(reading(tasks, SIZE, &bare, &alias).await);
     }
+    reads.push(holding(&bare, &alias).await);
     reads.push(calling(8, &bare, &alias).await);
     router.shutdown().await;
     bare.close();

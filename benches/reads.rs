@@ -8,7 +8,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use pgdetour::{
-    Alias, Config, Lease, Router,
+    Alias, Config, Lease, Router, Transaction,
     config::{CallSettings, Hedge, Pings, PoolSettings, Role},
     pool::DeadpoolPostgres,
     testkit::{Cluster, Direction, Fault, Proxy, Stop},
@@ -164,42 +164,84 @@ async fn hedge(repeats: usize) -> Fallible<Vec<Row>> {
         slow.add_seconds(p99);
         pair.router.shutdown().await;
     }
-    let measure = "replica frozen for 5 s, `hedge_after` 50 ms: p99 of reads during the fault";
+    let measure = "replica frozen for 5 s, `hedge_after` 50 ms, `retry_budget` 100: p99 of reads during the fault";
     Ok(vec![Row::worst(measure, Unit::Seconds, 0.12, 0.07, slow)])
 }
 
-/// Nobody serves for half a minute: what is asked of the servers for each call that is made.
+/// Half a minute in which no call is answered: what is asked of the servers for each.
 async fn outage(repeats: usize) -> Fallible<Vec<Row>> {
-    let mut asked = Spread::default();
-    for number in 1..=repeats {
-        let pair = Pair::start(pings(), CallSettings::default()).await?;
-        let (mut ticks, mut calls, begun) = (interval(5 * MS), JoinSet::new(), now());
-        let strike = async {
-            sleep(SECOND).await;
-            tokio::try_join!(pair.cluster.primary().kill(), pair.cluster.replica(0).kill())
-        };
-        let load = async {
-            while begun.elapsed() < 31 * SECOND {
+    let mut rows = Vec::new();
+    for (what, dead) in [("no server", true), ("servers that answer pings and fail each call", false)] {
+        let mut asked = Spread::default();
+        for number in 1..=repeats {
+            let pair = Pair::start(pings(), CallSettings::default()).await?;
+            if dead {
+                tokio::try_join!(pair.cluster.primary().kill(), pair.cluster.replica(0).kill())?;
+            }
+            let (mut ticks, mut calls, begun) = (interval(5 * MS), JoinSet::new(), now());
+            while begun.elapsed() < 30 * SECOND {
                 ticks.tick().await;
                 calls.spawn(attempts_of_one_call(pair.replica.clone()));
             }
-        };
-        let (struck, ()) = tokio::join!(strike, load);
-        struck?;
-        let attempts = calls.join_all().await;
-        let (sum, most) = (attempts.iter().sum::<usize>(), attempts.iter().max().copied().unwrap_or(0));
-        progress(format_args!("  {number}/{repeats}: {} calls, {sum} attempts, {most} at most", attempts.len()));
-        asked.add(sum as f64 / attempts.len() as f64);
-        pair.router.shutdown().await;
+            let attempts = calls.join_all().await;
+            let (sum, most) = (attempts.iter().sum::<usize>(), attempts.iter().max().copied().unwrap_or(0));
+            progress(format_args!("  {number}/{repeats}: {} calls, {sum} attempts, {most} at most", attempts.len()));
+            asked.add(sum as f64 / attempts.len() as f64);
+            pair.router.shutdown().await;
+        }
+        let measure = format!("{what} for 30 s, 200 `read`s/s, `retry_budget` 20: attempts per call");
+        rows.push(Row::worst(&measure, Unit::Ratio, 1.2, 1.2, asked));
     }
-    let measure = "no server for 30 s, 200 `read`s/s, `retry_budget` 20: attempts per call";
-    Ok(vec![Row::worst(measure, Unit::Ratio, 1.2, 1.2, asked)])
+    Ok(rows)
 }
 
+/// How often the servers were asked for one call that fails by a server's fault, whatever they do.
 async fn attempts_of_one_call(alias: Alias<DeadpoolPostgres>) -> usize {
-    let read = alias.read(|client: Lease| async move { client.query_one("SELECT 1", &[]).await }).await;
+    let lost = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+    let read = alias.read(|client: Lease| async move {
+        drop(client);
+        Err::<(), _>(lost())
+    });
     // What no server was asked for counts as asked once: it must not hide what others ask for.
-    read.map_or_else(|error| error.attempts().len().max(1), |_| 1)
+    read.await.map_or_else(|error| error.attempts().len().max(1), |()| 1)
+}
+
+/// Both servers freeze under calls that have 300 ms each: how much later than that their callers hear of it.
+async fn late(repeats: usize) -> Fallible<Vec<Row>> {
+    const WITHIN: Duration = Duration::from_millis(300);
+    let mut beyond = [Spread::default(), Spread::default()];
+    for number in 1..=repeats {
+        let pair = Pair::start(pings(), CallSettings::default()).await?;
+        let primary = pair.router.alias("primary")?;
+        tokio::try_join!(pair.cluster.primary().freeze(), pair.cluster.replica(0).freeze())?;
+        let mut calls = JoinSet::new();
+        for _ in 0..100 {
+            let (router, replica, primary) = (pair.router.clone(), pair.replica.clone(), primary.clone());
+            calls.spawn(async move {
+                let begun = now();
+                let read = replica.read(|client: Lease| async move { client.query_one("SELECT 1", &[]).await });
+                let read = router.with_deadline(WITHIN, read).await.map(drop);
+                let took = begun.elapsed();
+                let begun = now();
+                let write = primary.write(|client: Transaction| async move { client.execute("SELECT 1", &[]).await });
+                let write = router.with_deadline(WITHIN, write).await.map(drop);
+                [(read, took), (write, begun.elapsed())]
+            });
+        }
+        for ends in calls.join_all().await {
+            for ((end, took), beyond) in ends.into_iter().zip(&mut beyond) {
+                assert!(end.is_err(), "a frozen server answered");
+                beyond.add_seconds(took.saturating_sub(WITHIN));
+            }
+        }
+        progress(format_args!("  {number}/{repeats}: 100 reads, 100 writes"));
+        pair.router.shutdown().await;
+    }
+    let row = |(what, beyond)| {
+        let measure = format!("all servers frozen, `{what}`s that have 300 ms: heard of beyond that");
+        Row::worst(&measure, Unit::Seconds, 0.02, 0.005, beyond)
+    };
+    Ok(["read", "write"].into_iter().zip(beyond).map(row).collect())
 }
 
 /// Shows each failed read; how many there were.
@@ -218,6 +260,9 @@ async fn measure(wanted: Wanted) -> Fallible<Vec<Row>> {
     }
     if wanted.has("outage") {
         rows.extend(outage(wanted.repeats.unwrap_or(1)).await?);
+    }
+    if wanted.has("late") {
+        rows.extend(late(wanted.repeats.unwrap_or(3)).await?);
     }
     Ok(rows)
 }
