@@ -168,39 +168,49 @@ async fn hedge(repeats: usize) -> Fallible<Vec<Row>> {
     Ok(vec![Row::worst(measure, Unit::Seconds, 0.12, 0.07, slow)])
 }
 
-/// Half a minute in which no call is answered: what is asked of the servers for each.
+/// A second in which all is well, and half a minute in which no call is answered: what is asked of the servers for each.
 async fn outage(repeats: usize) -> Fallible<Vec<Row>> {
     let mut rows = Vec::new();
-    for (what, dead) in [("no server", true), ("servers that answer pings and fail each call", false)] {
+    for (what, dead) in [("no server", true), ("servers that fail each call", false)] {
         let mut asked = Spread::default();
         for number in 1..=repeats {
             let pair = Pair::start(pings(), CallSettings::default()).await?;
-            if dead {
-                tokio::try_join!(pair.cluster.primary().kill(), pair.cluster.replica(0).kill())?;
-            }
             let (mut ticks, mut calls, begun) = (interval(5 * MS), JoinSet::new(), now());
-            while begun.elapsed() < 30 * SECOND {
-                ticks.tick().await;
-                calls.spawn(attempts_of_one_call(pair.replica.clone()));
-            }
+            let strike = async {
+                sleep(SECOND).await;
+                match dead {
+                    true => tokio::try_join!(pair.cluster.primary().kill(), pair.cluster.replica(0).kill()).map(drop),
+                    false => Ok(()),
+                }
+            };
+            let load = async {
+                while begun.elapsed() < 31 * SECOND {
+                    ticks.tick().await;
+                    // A second in which all is well has paid for the reserve.
+                    calls.spawn(attempts_of_one_call(pair.replica.clone(), begun.elapsed() > SECOND));
+                }
+            };
+            let (struck, ()) = tokio::join!(strike, load);
+            struck?;
             let attempts = calls.join_all().await;
             let (sum, most) = (attempts.iter().sum::<usize>(), attempts.iter().max().copied().unwrap_or(0));
             progress(format_args!("  {number}/{repeats}: {} calls, {sum} attempts, {most} at most", attempts.len()));
             asked.add(sum as f64 / attempts.len() as f64);
             pair.router.shutdown().await;
         }
-        let measure = format!("{what} for 30 s, 200 `read`s/s, `retry_budget` 20: attempts per call");
+        let measure =
+            format!("200 `read`s/s, a second well and 30 s with {what}, `retry_budget` 20: attempts per call");
         rows.push(Row::worst(&measure, Unit::Ratio, 1.2, 1.2, asked));
     }
     Ok(rows)
 }
 
-/// How often the servers were asked for one call that fails by a server's fault, whatever they do.
-async fn attempts_of_one_call(alias: Alias<DeadpoolPostgres>) -> usize {
+/// How often the servers were asked for one call, which `fails` by a server's fault whatever they do.
+async fn attempts_of_one_call(alias: Alias<DeadpoolPostgres>, fails: bool) -> usize {
     let lost = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
     let read = alias.read(|client: Lease| async move {
         drop(client);
-        Err::<(), _>(lost())
+        if fails { Err(lost()) } else { Ok(()) }
     });
     // What no server was asked for counts as asked once: it must not hide what others ask for.
     read.await.map_or_else(|error| error.attempts().len().max(1), |()| 1)
