@@ -81,8 +81,10 @@ where
     let (mut refused, mut owed) = (false, None);
     loop {
         let event = poll_fn(|cx| {
-            for (index, leg) in legs.iter_mut().enumerate() {
-                if let Poll::Ready(end) = leg.poll(cx, &trail, &mut work) {
+            for index in 0..legs.len() {
+                let other = legs.iter().enumerate().find(|(at, _)| *at != index);
+                let taken = other.and_then(|(_, other)| other.recall.as_deref().map(address));
+                if let Poll::Ready(end) = legs[index].poll(cx, taken, &trail, &mut work) {
                     return Poll::Ready(Event::Ended(index, end));
                 }
             }
@@ -100,6 +102,10 @@ where
             Event::Ended(index, End::Failed(recall, error)) => {
                 drop(legs.remove(index));
                 owed = Some(trail.fail(&recall, error)?);
+            }
+            Event::Ended(index, End::Taken) => {
+                drop(legs.remove(index));
+                refused = true;
             }
             Event::Ended(index, End::Unserved(error)) => {
                 drop(legs.remove(index));
@@ -144,6 +150,8 @@ enum End<T> {
     Failed(Arc<Recall>, BoxError),
     /// It was given no connection.
     Unserved(Error),
+    /// It was given one to the server that the other attempt is at work on: in a group where it goes shows at the end of the wait.
+    Taken,
 }
 
 /// One attempt of a call that may have two at a time. Dropping it cancels it, wherever it is.
@@ -192,6 +200,7 @@ impl<'a, B: Backend, F> Leg<'a, B, F> {
     fn poll<T, E>(
         &mut self,
         cx: &mut Context<'_>,
+        taken: Option<usize>,
         trail: &Trail<'a, B>,
         work: &mut impl FnMut(Lease<B>) -> F,
     ) -> Poll<End<T>>
@@ -201,6 +210,7 @@ impl<'a, B: Backend, F> Leg<'a, B, F> {
     {
         if let Stage::Getting(getting) = &mut self.stage {
             match ready!(getting.as_mut().poll(cx)) {
+                Ok(lease) if taken == Some(lease.goes_to().0.identity()) => return Poll::Ready(End::Taken),
                 Ok(lease) => self.begin(lease, trail, work),
                 Err(error) => return Poll::Ready(End::Unserved(error)),
             }

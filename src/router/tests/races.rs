@@ -172,22 +172,23 @@ async fn check(terms: Terms, reads: Vec<Read>) -> TestCaseResult {
     let log = log.0.lock().unwrap().clone();
     for number in 0..reads.len() {
         let of_one: Vec<_> = log.iter().filter(|entry| entry.read == number).collect();
-        two_at_once_at_most(&of_one)?;
+        two_at_once_at_most_each_on_a_server_of_its_own(&of_one)?;
         the_first_answer_wins(&of_one)?;
     }
     within_budget(terms, reads.len(), &log)?;
     what_was_dropped_is_closed(&alias, &log)
 }
 
-fn two_at_once_at_most(entries: &[&Entry]) -> TestCaseResult {
-    let mut running = 0;
+fn two_at_once_at_most_each_on_a_server_of_its_own(entries: &[&Entry]) -> TestCaseResult {
+    let mut running: Vec<(usize, &str)> = Vec::new();
     for entry in entries {
-        match entry.event {
-            Event::Began(_) => running += 1,
-            Event::Ended(_) | Event::Dropped(..) => running -= 1,
-            Event::Returned(_) => prop_assert_eq!(running, 0, "{:?}", entries),
+        match &entry.event {
+            Event::Began((server, _)) => running.push((entry.attempt, server)),
+            Event::Ended(_) | Event::Dropped(..) => running.retain(|(attempt, _)| *attempt != entry.attempt),
+            Event::Returned(_) => prop_assert!(running.is_empty(), "{entries:?}"),
         }
-        prop_assert!(running <= 2, "{entries:?}");
+        let servers: HashSet<_> = running.iter().map(|(_, server)| server).collect();
+        prop_assert!(running.len() <= 2 && servers.len() == running.len(), "{entries:?}");
     }
     Ok(())
 }
