@@ -81,12 +81,8 @@ where
     let (mut refused, mut owed) = (false, None);
     loop {
         let event = poll_fn(|cx| {
-            for index in 0..legs.len() {
-                let other = legs.iter().enumerate().find(|(at, _)| *at != index);
-                let taken = other.and_then(|(_, other)| other.recall.as_deref().map(address));
-                if let Poll::Ready(end) = legs[index].poll(cx, taken, &trail, &mut work) {
-                    return Poll::Ready(Event::Ended(index, end));
-                }
+            if let Poll::Ready((index, end)) = poll_any(&mut legs, cx, &trail, &mut work) {
+                return Poll::Ready(Event::Ended(index, end));
             }
             if over.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Event::Late);
@@ -129,6 +125,28 @@ where
         }
         slow.as_mut().reset((clock::now() + after).into());
     }
+}
+
+/// Which attempt has ended, and how.
+fn poll_any<'a, B, T, E, F>(
+    legs: &mut [Leg<'a, B, F>],
+    cx: &mut Context<'_>,
+    trail: &Trail<'a, B>,
+    work: &mut impl FnMut(Lease<B>) -> F,
+) -> Poll<(usize, End<T>)>
+where
+    B: Backend,
+    F: Future<Output = Result<T, E>>,
+    E: Into<BoxError>,
+{
+    for index in 0..legs.len() {
+        let other = legs.iter().enumerate().find(|(at, _)| *at != index);
+        let taken = other.and_then(|(_, other)| other.recall.as_deref().map(address));
+        if let Poll::Ready(end) = legs[index].poll(cx, taken, trail, work) {
+            return Poll::Ready((index, end));
+        }
+    }
+    Poll::Pending
 }
 
 /// Ends these attempts.
