@@ -99,14 +99,10 @@ where
                 drop(legs.remove(index));
                 owed = Some(trail.fail(&recall, error)?);
             }
-            Event::Ended(index, End::Taken) => {
-                drop(legs.remove(index));
-                refused = true;
-            }
             Event::Ended(index, End::Unserved(error)) => {
                 drop(legs.remove(index));
                 refused = true;
-                if legs.is_empty() && owed.is_none() {
+                if let (true, None, Some(error)) = (legs.is_empty(), owed, error) {
                     return Err(trail.unserved(error));
                 }
             }
@@ -166,10 +162,9 @@ enum Event<T> {
 enum End<T> {
     Answered(Arc<Recall>, T),
     Failed(Arc<Recall>, BoxError),
-    /// It was given no connection.
-    Unserved(Error),
-    /// It was given one to the server that the other attempt is at work on: in a group where it goes shows at the end of the wait.
-    Taken,
+    /// It was given no connection; or one to the server that the other attempt is at work on (`None`): in a group where it goes shows
+    /// at the end of the wait.
+    Unserved(Option<Error>),
 }
 
 /// One attempt of a call that may have two at a time. Dropping it cancels it, wherever it is.
@@ -228,9 +223,9 @@ impl<'a, B: Backend, F> Leg<'a, B, F> {
     {
         if let Stage::Getting(getting) = &mut self.stage {
             match ready!(getting.as_mut().poll(cx)) {
-                Ok(lease) if taken == Some(lease.goes_to().0.identity()) => return Poll::Ready(End::Taken),
+                Ok(lease) if taken == Some(lease.goes_to().0.identity()) => return Poll::Ready(End::Unserved(None)),
                 Ok(lease) => self.begin(lease, trail, work),
-                Err(error) => return Poll::Ready(End::Unserved(error)),
+                Err(error) => return Poll::Ready(End::Unserved(Some(error))),
             }
         }
         let (Stage::Working(working), Some(recall)) = (&mut self.stage, &self.recall) else { return Poll::Pending };
