@@ -127,7 +127,7 @@ where
                         this.asked.set(None);
                         // Another member of a group may have room.
                         return match line.route.own().len() {
-                            0 | 1 => Poll::Ready(Err(line.crowded(stop))),
+                            0 | 1 => Poll::Ready(Err(line.overloaded(stop, false))),
                             _ => go_on(this.rest, line.get_elsewhere(router), cx),
                         };
                     };
@@ -142,8 +142,8 @@ where
                 this.asked.set(None);
                 this.wait.set(None);
                 match end {
-                    End::Turned => go_on(this.rest, line.get_after_turn(router, (stop, generation), deadline), cx),
-                    End::Behind => go_on(this.rest, line.get_after_all(router, deadline), cx),
+                    End::Turned => go_on(this.rest, line.get_on(router, Some((stop, generation)), deadline), cx),
+                    End::Behind => go_on(this.rest, line.get_on(router, None, deadline), cx),
                     End::Late => Poll::Ready(Err(line.late(stop))),
                 }
             }

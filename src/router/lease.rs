@@ -49,8 +49,8 @@ impl<B: Backend> Lease<B> {
     }
 
     /// The server, its generation when this was lent, and whether it is a detour.
-    pub(super) fn goes_to(&self) -> (Share, Generation, bool) {
-        (self.server.clone(), self.generation, self.detour)
+    pub(super) fn goes_to(&self) -> (&Share, Generation, bool) {
+        (&self.server, self.generation, self.detour)
     }
 
     /// The alias that declares the server this connection goes to.

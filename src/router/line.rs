@@ -89,25 +89,20 @@ impl<B: Backend> Line<B> {
             let deadline = deadline.unwrap_or_else(|| self.deadline());
             match refused {
                 Some(refusal) => self.get_within(router, Some((stop, generation, refusal)), deadline).await,
-                None => Err(self.overloaded(stop)),
+                None => Err(self.overloaded(stop, true)),
             }
         })
     }
 
-    /// When the alias's own server went down while the request waited for it.
-    pub(super) fn get_after_turn<'a>(
+    /// When a request has waited for the alias's own server in vain: it has `gone` meanwhile, or went behind the others.
+    pub(super) fn get_on<'a>(
         &'a self,
         router: &'a Inner<B>,
-        (stop, generation): (&'a Stop<B>, Generation),
+        gone: Option<(&'a Stop<B>, Generation)>,
         deadline: Instant,
     ) -> Getting<'a, B> {
-        let tried = (stop, generation, Refusal::went_down(&stop.server));
-        Box::pin(self.get_within(router, Some(tried), deadline))
-    }
-
-    /// When the alias's own server has gone behind the others while the request waited for it.
-    pub(super) fn get_after_all<'a>(&'a self, router: &'a Inner<B>, deadline: Instant) -> Getting<'a, B> {
-        Box::pin(self.get_within(router, None, deadline))
+        let tried = gone.map(|(stop, generation)| (stop, generation, Refusal::went_down(&stop.server)));
+        Box::pin(self.get_within(router, tried, deadline))
     }
 
     /// When something was seen of the alias's own server while the request waited for a connection, which is there now.
@@ -138,7 +133,7 @@ impl<B: Backend> Line<B> {
         tried: Option<Tried<'_, B>>,
         deadline: Instant,
     ) -> Result<Lease<B>, Error> {
-        match self.get_from(tried, deadline).await {
+        match self.get_past(tried, &Beside::default(), deadline).await {
             Err(error) if error.is_unavailable() && self.is_retired() => self.follow(router, deadline).await,
             result => result,
         }
@@ -146,10 +141,6 @@ impl<B: Backend> Line<B> {
 
     pub(super) fn follow<'a>(&'a self, router: &'a Inner<B>, deadline: Instant) -> Getting<'a, B> {
         Box::pin(async move { router.line(self.name.as_str())?.get_within(router, None, deadline).await })
-    }
-
-    async fn get_from(&self, tried: Option<Tried<'_, B>>, deadline: Instant) -> Result<Lease<B>, Error> {
-        self.get_past(tried, &Beside::default(), deadline).await
     }
 
     /// Goes down the plan; what was tried already is not tried again, unless it has gone and come back since: while there is such a
@@ -183,19 +174,15 @@ impl<B: Backend> Line<B> {
                     crowded.get_or_insert(stop);
                     continue;
                 };
-                let (generation, first) = (belief.generation(), pin!(stop.pool.acquire()));
+                let generation = belief.generation();
                 let until = if hasty && !spared(belief) { deadline.min(clock::now() + HASTE) } else { deadline };
-                let found = tokio::select! {
-                    biased;
-                    found = self.attempt(stop, generation, first, until) => found,
-                    () = self.back(&turns), if detour && !beside.strictly => {
-                        (tried, failed) = (Vec::new(), &[]);
-                        continue 'plan;
-                    }
+                let leaves = (detour && !beside.strictly).then_some(&*turns);
+                let Some(found) = self.ask((stop, generation, detour), leaves, until).await else {
+                    (tried, failed) = (Vec::new(), &[]);
+                    continue 'plan;
                 };
                 drop(place);
-                let need = if detour { Need::Reads } else { self.route.need() };
-                match found.and_then(|connection| stop.confirm(need, connection).map_err(Miss::Refused)) {
+                match found {
                     Ok(connection) => return Ok(self.lend(connection, stop, generation, detour)),
                     Err(Miss::Late) if until < deadline => full = true,
                     Err(Miss::Late) => return Err(self.late(stop)),
@@ -208,11 +195,29 @@ impl<B: Backend> Line<B> {
             match crowded {
                 // Nothing was better than to wait.
                 _ if full => {}
-                Some(stop) => return Err(self.crowded(stop)),
+                Some(stop) => return Err(self.overloaded(stop, false)),
                 None if self.ladder(failed, beside.strictly, &tried).is_empty() => return Err(self.nowhere(refusals)),
                 None => {}
             }
         }
+    }
+
+    /// Waits for a connection to one server of the plan, which still serves when it comes. `None` for who `leaves`: an own server
+    /// is back since those turns.
+    async fn ask(
+        &self,
+        (stop, generation, detour): (&Stop<B>, Generation, bool),
+        leaves: Option<&[(Generation, bool)]>,
+        until: Instant,
+    ) -> Option<Result<B::Connection, Miss>> {
+        let first = pin!(stop.pool.acquire());
+        let found = tokio::select! {
+            biased;
+            found = self.attempt(stop, generation, first, until) => found,
+            () = self.back(leaves.unwrap_or_default()), if leaves.is_some() => return None,
+        };
+        let need = if detour { Need::Reads } else { self.route.need() };
+        Some(found.and_then(|connection| stop.confirm(need, connection).map_err(Miss::Refused)))
     }
 
     fn lend(&self, connection: B::Connection, stop: &Stop<B>, generation: Generation, detour: bool) -> Lease<B> {
@@ -334,19 +339,14 @@ impl<B: Backend> Line<B> {
     pub(super) fn late(&self, stop: &Stop<B>) -> Error {
         match Deadline::current().filter(|around| around.left(clock::now()).is_zero()) {
             Some(around) => Error::late(self.name.clone(), around.within()),
-            None => self.overloaded(stop),
+            None => self.overloaded(stop, true),
         }
     }
 
-    fn overloaded(&self, stop: &Stop<B>) -> Error {
+    /// Why a request gets no connection to this server, for which it has `waited`, or has not even done that.
+    pub(super) fn overloaded(&self, stop: &Stop<B>, waited: bool) -> Error {
         self.count(|server| server.cell.count_refused());
-        Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, true))
-    }
-
-    /// Why a request does not even wait for this server.
-    pub(super) fn crowded(&self, stop: &Stop<B>) -> Error {
-        self.count(|server| server.cell.count_refused());
-        Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, false))
+        Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, waited))
     }
 
     /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
@@ -457,6 +457,16 @@ mod tests {
         let own = vec![group.route.own()[0].clone(), spare.clone()];
         group.route = Route::new(group.route.need(), own, vec![primary.clone()], crate::config::Balance::default());
         line
+    }
+
+    impl Line<FakePool> {
+        async fn get_from(
+            &self,
+            tried: Option<Tried<'_, FakePool>>,
+            deadline: Instant,
+        ) -> Result<Lease<FakePool>, Error> {
+            self.get_past(tried, &Beside::default(), deadline).await
+        }
     }
 
     fn publish(line: &Line<FakePool>, state: State, generation: u32) {

@@ -53,6 +53,7 @@ impl Recall {
         // The limit is a statement too, and leaves before all others.
         before += u64::from(limited);
         let (server, generation, detour) = lease.goes_to();
+        let server = server.clone();
         let whereabouts = Whereabouts::out();
         let recall = Arc::new(Self { server, generation, detour, times, limited, tap, token, before, whereabouts });
         lease.tie(&recall);

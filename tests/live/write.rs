@@ -398,39 +398,34 @@ async fn a_commit_that_waits_for_a_frozen_replica_is_unknown_at_the_deadline() -
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_whose_wait_for_the_replica_is_cancelled_is_a_success_that_is_told_of() -> Tested {
+/// Does this to the sessions whose COMMIT waits for a replica, once there are some. The write succeeds, and it is told that nobody
+/// confirmed it.
+async fn a_commit_that_waits_survives(what: &str) -> Tested {
     let (pair, router) = waiting_for_its_replica().await?;
     let (primary, mut story) = (router.alias("primary")?, Story::of(&router));
     let admin = pair.primary().connect().await?;
+    let waiting = format!("SELECT {what}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+    let interrupt = async {
+        while admin.query(&waiting, &[]).await?.is_empty() {}
+        Ok::<_, tokio_postgres::Error>(())
+    };
     let written = primary.write(|transaction| async move { enter(&transaction, 1).await });
-    let (written, cancelled) = tokio::join!(written, to_those_that_wait(&admin, "pg_cancel_backend"));
-    cancelled?;
+    let (written, interrupted) = tokio::join!(written, interrupt);
+    interrupted?;
     assert_eq!(written?, 1);
     story.until("primary", "commit_unconfirmed").await?;
     assert_eq!(entries(&pair).await?, 1);
     Ok(())
 }
 
-/// Does this to the sessions whose COMMIT waits for a replica, once there are some.
-async fn to_those_that_wait(admin: &tokio_postgres::Client, what: &str) -> Result<(), tokio_postgres::Error> {
-    let waiting = format!("SELECT {what}(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
-    while admin.query(&waiting, &[]).await?.is_empty() {}
-    Ok(())
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_wait_for_the_replica_is_cancelled_is_a_success_that_is_told_of() -> Tested {
+    a_commit_that_waits_survives("pg_cancel_backend").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_session_is_terminated_while_it_waits_for_the_replica_is_found_and_told_of() -> Tested {
-    let (pair, router) = waiting_for_its_replica().await?;
-    let (primary, mut story) = (router.alias("primary")?, Story::of(&router));
-    let admin = pair.primary().connect().await?;
-    let written = primary.write(|transaction| async move { enter(&transaction, 1).await });
-    let (written, terminated) = tokio::join!(written, to_those_that_wait(&admin, "pg_terminate_backend"));
-    terminated?;
-    assert_eq!(written?, 1);
-    story.until("primary", "commit_unconfirmed").await?;
-    assert_eq!(entries(&pair).await?, 1);
-    Ok(())
+    a_commit_that_waits_survives("pg_terminate_backend").await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,6 +104,14 @@ impl Load {
         self.until("reads at home", |report| report.at_home >= count && report.reads >= before + count).await
     }
 
+    /// Ends the reads once they are all back at the alias's own server. None has failed.
+    pub(crate) async fn end_at_home(mut self) -> Result<Report, Box<dyn Error>> {
+        self.until_at_home(20).await?;
+        let report = self.end().await?;
+        assert_eq!(report.failed, 0, "{report:?}");
+        Ok(report)
+    }
+
     /// Ends the reads; those under way are finished.
     pub(crate) async fn end(self) -> Result<Report, Box<dyn Error>> {
         let _ = self.stop.send(());
