@@ -18,6 +18,8 @@ mod url;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::{
     builder::ConfigBuilder,
     error::{ConfigError, Mistake},
@@ -119,7 +121,8 @@ pub enum Roots {
 }
 
 /// `Primary` takes writes, `Replica` replays them. Configured here; observed by pings elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Takes writes.
     Primary,

@@ -1,5 +1,7 @@
 //! What everybody may know about a server at every moment: one atomic word, and the counters beside it.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     atomic::{AtomicU64, Ordering},
     leases::{LeaseCount, Leases},
@@ -7,7 +9,8 @@ use super::{
 use crate::striped::Alone;
 
 /// What we believe about a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum State {
     /// It answers.
     Up,
@@ -54,7 +57,8 @@ const TRIAL: u64 = 1 << 9;
 const GENERATION: u32 = 32;
 
 /// What a route asks of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Need {
     /// It answers reads.
     Reads,

@@ -2,13 +2,18 @@
 
 mod event;
 mod log;
+mod stamp;
+pub mod status;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
-pub use self::event::{Event, EventKind};
 pub(crate) use self::log::warn;
+pub use self::{
+    event::{Event, EventKind},
+    stamp::Stamp,
+};
 use crate::plan::Mode;
 
 /// Events kept for a receiver that is slow.
