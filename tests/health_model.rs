@@ -235,8 +235,12 @@ proptest! {
 #[test]
 fn a_server_whose_outage_was_taken_over_is_settled_by_a_failed_ping_too() {
     let (now, refused) = (base(), Cause::new("refused"));
-    let mut health = Health::new(Pings::default(), now, 7);
-    health.resume(now, refused.clone(), now);
+    let pings = || Pings { failure_threshold: 1, ..Pings::default() };
+    let [mut before, mut health] = [1, 7].map(|seed| Health::new(pings(), now, seed));
+    let Action::Ping(order) = before.poll(now) else { panic!("its first ping is due at once") };
+    let opened = before.on(Signal::Ping(order.id, Finding::Failed(refused.clone())), now);
+    assert!(matches!(opened[..], [Change::OutageOpened { .. }]), "{opened:?}");
+    health.resume(&before.told());
     let Action::Ping(order) = health.poll(now) else { panic!("its first ping is due at once") };
     assert!(health.on(Signal::Ping(order.id, Finding::Failed(refused)), now).is_empty());
     assert!(health.is_settled(), "a reload waits for this: it must not take as long as the outage");

@@ -32,22 +32,25 @@ use crate::config::Pings;
 pub struct Health {
     pings: Pings,
     cadence: Cadence,
-    status: Status,
-    generation: Generation,
+    pub(super) status: Status,
+    pub(super) generation: Generation,
     round: Option<Round>,
     /// When the next round begins, unless one is on.
     due: Instant,
     /// The latest evidence that no ping has explained yet.
-    doubted: Option<Instant>,
+    pub(super) doubted: Option<Instant>,
     /// Whether there is a watched connection to ping over.
     kept: bool,
-    /// Whether new connections are admitted, as far as known.
-    admits: bool,
+    /// Why new connections are not admitted, as far as known.
+    pub(super) refusal: Option<Cause>,
     next_over: Over,
     next_id: u64,
-    facts: Option<Facts>,
+    pub(super) facts: Option<Facts>,
+    /// What another monitor has told of it, until it answers this one.
+    pub(super) facts_told: Option<Facts>,
     settled: bool,
-    inconclusive_told: Option<Instant>,
+    /// When and why it was told that pings say nothing.
+    pub(super) inconclusive: Option<(Instant, Cause)>,
 }
 
 impl Health {
@@ -63,19 +66,14 @@ impl Health {
             due: now,
             doubted: None,
             kept: false,
-            admits: true,
+            refusal: None,
             next_over: Over::Fresh,
             next_id: 0,
             facts: None,
+            facts_told: None,
             settled: false,
-            inconclusive_told: None,
+            inconclusive: None,
         }
-    }
-
-    /// Takes over an open outage that somebody else has told.
-    pub fn resume(&mut self, opened: Instant, cause: Cause, now: Instant) {
-        self.generation.0 = self.generation.0.wrapping_add(1);
-        self.status = Status::Down(Outage { opened, told: now, cause });
     }
 
     /// Takes in one piece of evidence and says what the outside has to be told.
@@ -127,7 +125,7 @@ impl Health {
     #[must_use]
     pub fn belief(&self) -> Belief {
         let belief = Belief::new(self.state(), self.generation);
-        if self.admits { belief } else { belief.without_admission() }
+        if self.refusal.is_none() { belief } else { belief.without_admission() }
     }
 
     /// What the last good ping read.
@@ -169,7 +167,7 @@ impl Health {
     }
 
     /// Brings the next ping forward, as far as the error frequency allows, and over a fresh connection, which sees more.
-    fn ask(&mut self, now: Instant) {
+    pub(super) fn ask(&mut self, now: Instant) {
         if matches!(self.status, Status::Up | Status::Suspect) {
             self.next_over = Over::Fresh;
             self.due = self.due.min(self.cadence.after_error(now));
@@ -248,9 +246,9 @@ impl Health {
     }
 
     fn on_answer(&mut self, over: Over, facts: Facts, now: Instant) -> Vec<Change> {
-        self.inconclusive_told = None;
+        self.inconclusive = None;
         let mut changes = Vec::new();
-        let before = self.facts.replace(facts);
+        let before = self.facts.replace(facts).or(self.facts_told.take());
         if before.is_none_or(|before| !before.agrees_with(&facts)) {
             changes.push(Change::FactsChanged { before, now: facts });
         }
@@ -290,9 +288,8 @@ impl Health {
     }
 
     fn resume_admission(&mut self, over: Over) -> Option<Change> {
-        let resumed = over == Over::Fresh && !self.admits;
-        self.admits |= resumed;
-        resumed.then_some(Change::AdmissionResumed)
+        let refusal = self.refusal.take_if(|_| over == Over::Fresh);
+        refusal.map(|_| Change::AdmissionResumed)
     }
 
     fn recover(&mut self, outage: Outage, successes: u32, now: Instant) -> Option<Change> {
@@ -300,9 +297,9 @@ impl Health {
             self.status = Status::Recovering { outage, successes };
             return None;
         }
-        self.generation.0 = self.generation.0.wrapping_add(1);
+        self.generation = self.generation.next();
         self.doubted = None;
-        self.admits = true;
+        self.refusal = None;
         Some(Change::OutageClosed { duration: now - outage.opened })
     }
 
@@ -338,11 +335,11 @@ impl Health {
             Verdict::Down(cause) => {
                 self.end_round(Status::Down(Outage { opened: now, told: now, cause: cause.clone() }), now);
                 self.due = self.cadence.after_opening(now);
-                self.generation.0 = self.generation.0.wrapping_add(1);
+                self.generation = self.generation.next();
                 Some(Change::OutageOpened { cause })
             }
             Verdict::NotAdmitting(cause) => {
-                let told = !std::mem::replace(&mut self.admits, false);
+                let told = self.refusal.replace(cause.clone()).is_some();
                 self.next_over = Over::Fresh;
                 let status = self.answered_since(started);
                 self.end_round(status, now);
@@ -365,17 +362,18 @@ impl Health {
             Status::Recovering { .. } => self.cadence.after_error(now),
             Status::Up | Status::Suspect | Status::Down(_) => self.next_due(now),
         };
-        let told = self.inconclusive_told.is_some_and(|at| now < at + self.pings.outage_log_frequency);
+        let lately = |(at, _): &(Instant, Cause)| now < *at + self.pings.outage_log_frequency;
+        let told = self.inconclusive.as_ref().is_some_and(lately);
         if told {
             return Vec::new();
         }
-        self.inconclusive_told = Some(now);
+        self.inconclusive = Some((now, cause.clone()));
         vec![Change::PingInconclusive { cause }]
     }
 
     fn next_due(&mut self, now: Instant) -> Instant {
         match self.status {
-            Status::Up if self.admits => self.cadence.after_good(now),
+            Status::Up if self.refusal.is_none() => self.cadence.after_good(now),
             Status::Up | Status::Down(_) => self.cadence.during_outage(now),
             Status::Suspect => self.cadence.after_error(now),
             Status::Recovering { .. } => self.cadence.during_recovery(now),

@@ -4,6 +4,7 @@ mod belief;
 mod bounds;
 mod cadence;
 mod change;
+mod handover;
 mod leases;
 mod machine;
 mod round;
@@ -26,6 +27,7 @@ pub use self::{
 pub use self::{
     belief::Cell,
     change::{Action, Change, Order},
+    handover::Told,
     leases::Leases,
     machine::Health,
     signal::{Finding, Over, PingId, Signal},

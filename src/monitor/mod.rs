@@ -1,6 +1,7 @@
 //! How are beliefs kept up to date? A thread of its own with a runtime of its own, so that a busy application's late timers
 //! never look like a slow server.
 
+mod handover;
 mod ping;
 mod probe;
 #[cfg(test)]
@@ -16,9 +17,10 @@ use tokio::{
 };
 
 pub(crate) use self::{
+    handover::Past,
     ping::Ping,
     probe::Probe,
-    worker::{Command, Past, Shared, Worker},
+    worker::{Command, Shared, Worker},
 };
 
 /// The running monitor. Dropping it ends its thread, its pings and its connections.
@@ -82,9 +84,19 @@ impl Monitor {
         self.ask(Command::Run).await;
     }
 
-    /// What is known now, for the monitor that takes over.
+    /// What is known now, for the monitor that will take over.
     pub(crate) async fn past(&self) -> Past {
         self.ask(Command::Hand).await
+    }
+
+    /// Ends this one; from then on the other tells what there is to tell. That comes to pass, and is answered by the other one, also if
+    /// nobody waits for it.
+    pub(crate) fn hand_over_to(&self, other: &Self) -> oneshot::Receiver<()> {
+        let ((hand, handed), (done, led)) = (oneshot::channel(), oneshot::channel());
+        // Errors say that they have ended.
+        let _ = self.commands.send(Command::HandOver(hand));
+        let _ = other.commands.send(Command::Lead(handed, done));
+        led
     }
 
     /// Ends the thread, its pings and its connections, without waiting for that.

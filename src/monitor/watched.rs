@@ -4,15 +4,12 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{
-    probe::Probe,
-    worker::{Message, Past},
-};
+use super::{handover::Handed, probe::Probe, worker::Message};
 use crate::{
     config::{AliasName, Role, ServerConfig},
-    health::{Belief, Cause, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
+    health::{Belief, Cause, Change, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
     observe::{Event, EventKind},
-    plan::Known,
+    plan::{Entry, Known, Standing},
     policy::{Breaker, Shift},
     pool::Server,
 };
@@ -32,6 +29,7 @@ pub(super) struct Watched<P: Probe> {
     kept_count: u64,
     /// The counts when the server was last seen up: an outage is told what came after.
     base: Tally,
+    standing_told: Standing,
     outbox: Outbox<P::Session>,
 }
 
@@ -107,6 +105,7 @@ impl<P: Probe> Watched<P> {
             kept: None,
             kept_count: 0,
             base: Tally::default(),
+            standing_told: Standing::Sound,
             outbox,
         }
     }
@@ -115,20 +114,41 @@ impl<P: Probe> Watched<P> {
         &self.server.name
     }
 
-    /// Takes over what was known of the same server before a reload.
-    pub(super) fn resume(&mut self, before: &Past, now: Instant) {
-        let entry = before.table.get(&self.server.name).filter(|entry| entry.known.address == self.server.address);
-        if let Some((opened, cause)) = entry.and_then(|entry| entry.known.outage.clone()) {
-            self.health.resume(opened, cause, now);
+    /// Takes over what is known of the same server, at the beginning of a reload.
+    pub(super) fn resume(&mut self, before: &Handed) {
+        self.health.resume(&before.told);
+        self.breaker.resume(before.breaker.clone());
+    }
+
+    /// Goes on telling where the worker before has stopped, at the end of a reload: what it did not tell.
+    pub(super) fn take_over(&mut self, begun: Option<&Handed>, handed: Option<&Handed>, now: Instant) -> Vec<Change> {
+        if let Some(handed) = handed {
+            self.breaker.resume(handed.breaker.clone());
+            self.standing_told = handed.standing.clone();
+            self.base = self.server.cell.tally() - handed.tally;
         }
-        if let Some((_, breaker)) = before.of(&self.server) {
-            self.breaker.resume(breaker.clone());
+        let told = |handed: Option<&Handed>| handed.map(|handed| handed.told.clone()).unwrap_or_default();
+        self.health.take_over(&told(begun), told(handed), now)
+    }
+
+    /// What it was told as, and what is counted of it.
+    pub(super) fn hand(&self) -> Handed {
+        Handed {
+            server: Arc::clone(&self.server),
+            told: self.health.told(),
+            breaker: self.breaker.clone(),
+            standing: self.standing_told.clone(),
+            tally: self.tally(),
         }
     }
 
-    /// How its breaker stands.
-    pub(super) fn breaker(&self) -> (Arc<Server>, Breaker) {
-        (Arc::clone(&self.server), self.breaker.clone())
+    pub(super) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Whether it watches the same PostgreSQL.
+    pub(super) fn is(&self, server: &Server) -> bool {
+        self.server.is_same_as(server)
     }
 
     /// Sends a ping: a task of its own, ended by its timeout.
@@ -230,6 +250,15 @@ impl<P: Probe> Watched<P> {
         if self.server.cell.belief() != belief {
             self.server.publish(belief);
         }
+    }
+
+    /// That its standing is another than was told last.
+    pub(super) fn standing_changed(&mut self, entry: &Entry) -> Option<Event> {
+        if self.standing_told == entry.standing {
+            return None;
+        }
+        self.standing_told = entry.standing.clone();
+        Some(self.event(EventKind::StandingChanged { standing: entry.standing.clone() }))
     }
 
     pub(super) fn tally(&self) -> Tally {

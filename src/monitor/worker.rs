@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
+    handover::Past,
     probe::Probe,
     watched::{Outbox, Watched},
 };
@@ -20,8 +21,8 @@ use crate::{
     config::{AliasKind, AliasName, Config, Monitoring},
     health::{Action, Cause, Change, Finding, Order, Signal, Tally},
     observe::{Event, EventKind, Observer},
-    plan::{Chain, Judge, Standing, Table},
-    policy::{Breaker, Shift},
+    plan::{Chain, Judge, Table},
+    policy::Shift,
     pool::Server,
 };
 
@@ -60,24 +61,14 @@ pub(crate) enum Command {
     Settle(oneshot::Sender<()>),
     /// Send the pings that are due, and answer when they have ended.
     Run(oneshot::Sender<()>),
-    /// Hand over what is known.
+    /// Say what is known.
     Hand(oneshot::Sender<Past>),
+    /// Say what is known, and end.
+    HandOver(oneshot::Sender<Past>),
+    /// Tell from now on what there is to tell, after what the worker before has told. Answer when that is done.
+    Lead(oneshot::Receiver<Past>, oneshot::Sender<()>),
     /// End.
     Stop,
-}
-
-/// What a worker takes over from the one before a reload, of servers that stay the same.
-#[derive(Debug, Default)]
-pub(crate) struct Past {
-    pub(crate) table: Arc<Table>,
-    pub(super) breakers: Vec<(Arc<Server>, Breaker)>,
-}
-
-impl Past {
-    /// What stood for the same PostgreSQL.
-    pub(crate) fn of(&self, server: &Server) -> Option<&(Arc<Server>, Breaker)> {
-        self.breakers.iter().find(|(old, _)| old.name == server.name && old.address == server.address)
-    }
 }
 
 /// What comes back from tasks of the worker's own.
@@ -93,6 +84,8 @@ pub(crate) struct Worker<P: Probe> {
     config: Arc<Config>,
     judge: Judge,
     shared: Shared,
+    /// What the worker knew that tells the outside what there is to tell. `None`: this one does.
+    before: Option<Past>,
     servers: Vec<Watched<P>>,
     inbox: mpsc::UnboundedReceiver<Message<P::Session>>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -117,16 +110,17 @@ impl<P: Probe> Worker<P> {
         });
         let servers: Vec<_> = servers.collect();
         let judge = Judge::new(&config);
-        Self { config, judge, shared, servers, inbox, commands, settling: Vec::new(), runs: Vec::new() }
+        Self { config, judge, shared, before: None, servers, inbox, commands, settling: Vec::new(), runs: Vec::new() }
     }
 
-    /// Takes over the outages and breakers that were open before a reload, so that none is told twice.
-    pub(crate) fn resume(mut self, before: &Past) -> Self {
-        let now = clock::now();
+    /// Begins where the one before stands, and tells nothing until that one has ended.
+    pub(crate) fn resume(mut self, before: Past) -> Self {
         for watched in &mut self.servers {
-            watched.resume(before, now);
+            if let Some(handed) = before.of(watched.server()) {
+                watched.resume(handed);
+            }
         }
-        self
+        Self { before: Some(before), ..self }
     }
 
     /// Works until the last sender of commands is gone.
@@ -141,6 +135,12 @@ impl<P: Probe> Worker<P> {
                     Some(Command::Run(done)) => self.runs.push(done),
                     // An error says that whoever asked has gone.
                     Some(Command::Hand(done)) => drop(done.send(self.past())),
+                    Some(Command::HandOver(done)) => return drop(done.send(self.past())),
+                    Some(Command::Lead(told, done)) => {
+                        // The other one is about to end. If it has panicked, what it knew at first has to do.
+                        self.lead(told.await.ok());
+                        let _ = done.send(());
+                    }
                     Some(Command::Stop) | None => return,
                 },
                 message = self.inbox.recv() => if let Some(message) = message { self.receive(message) },
@@ -151,7 +151,28 @@ impl<P: Probe> Worker<P> {
     }
 
     fn past(&self) -> Past {
-        Past { table: self.shared.table.load_full(), breakers: self.servers.iter().map(Watched::breaker).collect() }
+        Past::new(self.servers.iter().map(Watched::hand))
+    }
+
+    /// Tells from now on what there is to tell; first what the one before has not told.
+    fn lead(&mut self, told: Option<Past>) {
+        let Some(begun) = self.before.take() else { return };
+        let (told, now) = (told.as_ref().unwrap_or(&begun), clock::now());
+        for index in 0..self.servers.len() {
+            let watched = &mut self.servers[index];
+            let (begun, told) = (begun.of(watched.server()), told.of(watched.server()));
+            let changes = watched.take_over(begun, told, now);
+            self.tell(index, changes, now);
+        }
+        self.publish();
+        let stays = |server: &Server| self.servers.iter().any(|watched| watched.is(server));
+        told.farewells(stays).into_iter().for_each(|event| self.shared.observer.emit(event));
+        self.shared.leads.store(true, Ordering::Release);
+        self.shared.tell_mode();
+    }
+
+    fn is_leading(&self) -> bool {
+        self.before.is_none()
     }
 
     /// One turn at every server; when the next one is needed at the latest.
@@ -176,6 +197,10 @@ impl<P: Probe> Worker<P> {
 
     /// Looks at what became of the calls on a server; when the next look is due. Routes first, then words.
     fn weigh(&mut self, index: usize, now: Instant) -> Instant {
+        if !self.is_leading() {
+            // The other one counts the same calls.
+            return now + IDLE;
+        }
         let (shift, next) = self.servers[index].weigh(now);
         let kind = match shift {
             Some(Shift::Opened(trip)) => {
@@ -239,13 +264,20 @@ impl<P: Probe> Worker<P> {
     fn publish(&mut self) {
         self.await_roles();
         let table = self.judge();
-        let before = self.shared.table.load_full();
         for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
             watched.publish(entry.belief());
         }
-        let news: Vec<Event> = table.entries().iter().filter_map(|entry| standing_event(&before, entry)).collect();
+        let news = self.standings_changed(&table);
         self.shared.table.store(Arc::new(table));
         news.into_iter().for_each(|event| self.shared.observer.emit(event));
+    }
+
+    fn standings_changed(&mut self, table: &Table) -> Vec<Event> {
+        if !self.is_leading() {
+            return Vec::new();
+        }
+        let servers = self.servers.iter_mut().zip(table.entries());
+        servers.filter_map(|(watched, entry)| watched.standing_changed(entry)).collect()
     }
 
     /// Has the roles waited for that have to change before anybody takes writes: the table says so, and when the next ping is, which
@@ -268,6 +300,9 @@ impl<P: Probe> Worker<P> {
         }
         let tally = self.servers[index].tally();
         self.publish();
+        if !self.is_leading() {
+            return;
+        }
         for change in changes {
             if let Some(kind) = self.event_of(index, change, tally, now) {
                 self.shared.observer.emit(self.servers[index].event(kind));
@@ -305,14 +340,4 @@ fn answer_all(waiting: &mut Vec<oneshot::Sender<()>>) {
         // An error says that whoever asked has gone.
         let _ = done.send(());
     }
-}
-
-fn standing_event(before: &Table, entry: &crate::plan::Entry) -> Option<Event> {
-    let known = &entry.known;
-    let standing = before.get(&known.name).map_or(&Standing::Sound, |entry| &entry.standing);
-    (*standing != entry.standing).then(|| Event {
-        alias: Some(known.name.clone()),
-        address: Some(known.address.as_str().into()),
-        kind: EventKind::StandingChanged { standing: entry.standing.clone() },
-    })
 }

@@ -42,7 +42,7 @@ pub enum EventKind {
         /// How long until the next.
         next_ping: Duration,
     },
-    /// It is up again, and its requests go there.
+    /// It is up again, and its requests go there; or a reload has taken it away.
     OutageClosed {
         /// How long it was down.
         duration: Duration,

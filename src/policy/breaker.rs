@@ -142,6 +142,15 @@ impl Breaker {
         }
     }
 
+    /// Since when it was told as open, and why: also while its server is down.
+    #[must_use]
+    pub fn told(&self) -> Option<(Instant, Trip)> {
+        match &self.state {
+            State::Out { tripped } => tripped.map(|tripped| (tripped.since, tripped.trip)),
+            State::Closed | State::Open { .. } | State::HalfOpen { .. } => self.tripped(),
+        }
+    }
+
     /// Follows the monitor's verdict: whether the server is down. What was counted up to an outage's end says nothing after it.
     pub fn follow(&mut self, down: bool, now: Instant) -> Option<Shift> {
         match (&self.state, down) {

@@ -137,6 +137,11 @@ impl Server {
         Self { calls: Calls::new(slow_after), ..self }
     }
 
+    /// Whether both are the same PostgreSQL under the same alias, before and after a reload.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.name == other.name && self.address == other.address
+    }
+
     /// By what the calls of one process tell servers apart.
     pub(crate) fn identity(&self) -> usize {
         std::ptr::from_ref(self).addr()

@@ -233,24 +233,24 @@ impl<B: Backend> Router<B> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped call changes nothing.
+    /// A dropped call has changed nothing, or all of it.
     pub async fn reload(&self, config: Config) -> Result<(), Error> {
         let _one = self.inner.reloading.lock().await;
         let old = self.inner.topology.load_full();
         if old.is_closed() {
             return Err(Error::closed());
         }
-        let topology = old.replaced_by(config, &self.inner.build).await?;
+        let topology = Arc::new(old.replaced_by(config, &self.inner.build).await?);
         topology.monitor.settled().await;
-        self.inner.topology.store(Arc::new(topology));
-        old.retire();
-        let topology = self.inner.topology.load();
+        self.inner.topology.store(Arc::clone(&topology));
+        let led = old.retire_for(&topology);
         topology.succeed(&old);
-        topology.lead();
         #[cfg(feature = "cache")]
         if self.inner.last_good.load().size() != topology.config.cache_size() {
             self.inner.last_good.store(Arc::new(LastGood::of_size(topology.config.cache_size())));
         }
+        // An error says that a shutdown was faster.
+        let _ = led.await;
         Ok(())
     }
 

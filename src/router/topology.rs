@@ -115,7 +115,7 @@ enum Purpose {
 impl<B: Backend> Topology<B> {
     /// Builds pools and routes and starts the monitor. Connects to nobody yet but for the monitor's pings.
     pub(super) fn start(config: Config, observer: Observer, build: &Build<B>) -> Result<Self, Error> {
-        Self::start_after(None, Past::default(), config, observer, build)
+        Self::start_after(None, config, observer, build)
     }
 
     /// The same for another configuration, from what is known by this one.
@@ -123,12 +123,11 @@ impl<B: Backend> Topology<B> {
     /// Cancel safety: it waits before it has begun anything.
     pub(super) async fn replaced_by(&self, config: Config, build: &Build<B>) -> Result<Self, Error> {
         let past = self.monitor.past().await;
-        Self::start_after(Some(self), past, config, self.shared.observer.clone(), build)
+        Self::start_after(Some((self, past)), config, self.shared.observer.clone(), build)
     }
 
     fn start_after(
-        before: Option<&Self>,
-        past: Past,
+        before: Option<(&Self, Past)>,
         config: Config,
         observer: Observer,
         build: &Build<B>,
@@ -136,7 +135,8 @@ impl<B: Backend> Topology<B> {
         observe::warn(config.warnings());
         let config = Arc::new(config);
         let shared = Shared::new(observer);
-        let sites = sites(&config, &shared, &past, build)?;
+        let (before, past) = before.unzip();
+        let sites = sites(&config, &shared, past.as_ref(), build)?;
         let mut lines = BTreeMap::new();
         for alias in config.aliases() {
             let mut line = line(alias, &config, &sites, &shared, build)?;
@@ -170,10 +170,12 @@ impl<B: Backend> Topology<B> {
         if self.is_closed() { Mode::Down } else { self.shared.table.load().mode() }
     }
 
-    /// Makes way for the topology that comes after a reload: handles look for that one, and leases that are out live on.
-    pub(super) fn retire(&self) {
+    /// Makes way for the topology that comes after a reload: handles look for that one, leases that are out live on, and what there
+    /// is to tell is told by that one, which answers when it is.
+    pub(super) fn retire_for(&self, next: &Self) -> oneshot::Receiver<()> {
         self.state.store(RETIRED, Ordering::Release);
         self.stop();
+        self.monitor.hand_over_to(&next.monitor)
     }
 
     /// Takes over what is left of the retired topology before it: what is lent from there ends with this one.
@@ -189,6 +191,7 @@ impl<B: Backend> Topology<B> {
     pub(super) fn close(&self) {
         self.state.store(CLOSED, Ordering::Release);
         self.stop();
+        self.monitor.stop();
         self.servers.iter().chain(&self.older()).for_each(|server| server.close());
     }
 
@@ -200,7 +203,6 @@ impl<B: Backend> Topology<B> {
     fn stop(&self) {
         self.shared.leads.store(false, Ordering::Release);
         self.servers.iter().for_each(|server| server.cell.retire());
-        self.monitor.stop();
         self.tenders.iter().for_each(AbortHandle::abort);
         self.pools.iter().for_each(|pool| pool.close());
     }
@@ -241,7 +243,7 @@ impl<B: Backend> fmt::Debug for Topology<B> {
 fn sites<'a, B: Backend>(
     config: &'a Config,
     shared: &Shared,
-    past: &Past,
+    past: Option<&Past>,
     build: &Build<B>,
 ) -> Result<Vec<Site<'a, B>>, Error> {
     let servers = config.aliases().iter().filter_map(|alias| match &alias.kind {
@@ -255,8 +257,8 @@ fn sites<'a, B: Backend>(
             let server = server.with_outage_errors(config.outage_errors().clone());
             let slow_after = declared.breaker.breaker_slow_after;
             let mut server = server.with_slow_calls(slow_after);
-            if let Some((old, _)) = past.of(&server) {
-                server.calls = old.calls.resumed(slow_after);
+            if let Some(old) = past.and_then(|past| past.of(&server)) {
+                server.calls = old.server.calls.resumed(slow_after);
             }
             let server = Arc::new(server);
             let dial = build.dial(&declared.target).map_err(|error| Error::start(&alias.name, error))?;
@@ -363,11 +365,18 @@ fn start_monitor<B>(
     config: &Arc<Config>,
     shared: &Shared,
     sites: Vec<Site<'_, B>>,
-    past: Past,
+    past: Option<Past>,
     build: &Build<B>,
 ) -> Result<(Monitor, oneshot::Receiver<()>), Error> {
     let servers: Vec<_> =
         sites.into_iter().map(|site| (site.server, Ping::new(site.dial, site.declared.pings.ping_timeout))).collect();
     let (config, shared) = (Arc::clone(config), shared.clone());
-    build.monitor(move |commands| Worker::new(config, shared, servers, commands).resume(&past)).map_err(Error::thread)
+    let worker = move |commands| {
+        let worker = Worker::new(config, shared, servers, commands);
+        match past {
+            Some(past) => worker.resume(past),
+            None => worker,
+        }
+    };
+    build.monitor(worker).map_err(Error::thread)
 }

@@ -79,10 +79,7 @@ async fn a_breaker_that_is_open_at_a_reload_stays_open_is_told_once_and_is_held_
     bench.look().await;
     bench.calls("replica", 30, Some(Fault::Late));
     assert_eq!(bench.told().await.1.name(), "breaker_opened");
-    let past = bench.ask(Command::Hand).await;
-    bench.commands.send(Command::Stop).unwrap();
-    let mut bench = Bench::after(pair(), |_, _| {}, &past);
-    bench.ask(Command::Settle).await;
+    let mut bench = bench.reloaded().await;
     assert!(bench.is_behind("replica"));
     bench.silence(31 * SECOND).await;
     assert!(bench.server("replica").cell.take_trial(), "the hold goes on from where it was");
@@ -92,8 +89,7 @@ async fn a_breaker_that_is_open_at_a_reload_stays_open_is_told_once_and_is_held_
     bench.calls("replica", 1, None);
     let (_, closed, _) = bench.told().await;
     assert!(matches!(closed, EventKind::BreakerClosed { duration } if duration > 30 * SECOND), "{closed:?}");
-    let past = bench.ask(Command::Hand).await;
-    let mut bench = Bench::after(pair(), |_, _| {}, &past);
+    let mut bench = bench.reloaded().await;
     bench.look().await;
     bench.calls("replica", 30, Some(Fault::Late));
     assert_eq!(bench.told().await.1.name(), "breaker_opened");
@@ -111,8 +107,7 @@ async fn a_trial_that_was_on_at_a_reload_is_made_after_it() {
     bench.told().await;
     bench.silence(31 * SECOND).await;
     assert!(bench.server("replica").cell.take_trial());
-    let past = bench.ask(Command::Hand).await;
-    let mut bench = Bench::after(pair(), |_, _| {}, &past);
+    let mut bench = bench.reloaded().await;
     bench.look().await;
     assert!(bench.server("replica").cell.take_trial());
 }

@@ -5,6 +5,7 @@ mod fake;
 mod modes;
 mod outages;
 mod pace;
+mod reload;
 
 use std::{
     sync::Arc,
@@ -22,7 +23,7 @@ use crate::{
     clock,
     config::{Config, ConfigBuilder, Role},
     health::Belief,
-    observe::{EventKind, Events, Observer},
+    observe::{Event, EventKind, Events, Observer},
     pool::Server,
 };
 
@@ -31,7 +32,6 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// A worker at work over fake servers.
 struct Bench {
-    config: Arc<Config>,
     fakes: Vec<Fake>,
     servers: Vec<Arc<Server>>,
     shared: Shared,
@@ -52,31 +52,36 @@ fn pair() -> ConfigBuilder {
 impl Bench {
     /// Starts a worker over the servers of `config`; `prepare` says how each behaves from the start.
     fn start(config: ConfigBuilder, prepare: impl Fn(&str, &Fake)) -> Self {
-        Self::after(config, prepare, &Past::default())
+        let fake = |name: &str| {
+            let fake = Fake::new(if name == "primary" { Role::Primary } else { Role::Replica });
+            prepare(name, &fake);
+            fake
+        };
+        Self::over(config, fake, Observer::default(), None)
     }
 
-    /// The same, after a reload.
-    fn after(config: ConfigBuilder, prepare: impl Fn(&str, &Fake), before: &Past) -> Self {
+    fn over(config: ConfigBuilder, fake: impl Fn(&str) -> Fake, observer: Observer, before: Option<Past>) -> Self {
         let config = Arc::new(config.build().unwrap());
         let bell = Arc::new(Notify::new());
-        let shared = Shared { bell: Arc::clone(&bell), ..Shared::new(Observer::default()) };
+        let shared = Shared { bell: Arc::clone(&bell), ..Shared::new(observer) };
         let (mut fakes, mut servers) = (Vec::new(), Vec::new());
         for alias in config.aliases() {
-            let fake = Fake::new(if alias.name.as_str() == "primary" { Role::Primary } else { Role::Replica });
-            prepare(alias.name.as_str(), &fake);
             let mut server = Server::new(alias.name.clone(), format!("{}:5432/app", alias.name), Arc::clone(&bell));
-            if let Some((old, _)) = before.of(&server) {
-                server.calls = old.calls.resumed(SECOND);
+            if let Some(old) = before.as_ref().and_then(|before| before.of(&server)) {
+                server.calls = old.server.calls.resumed(SECOND);
             }
             servers.push(Arc::new(server));
-            fakes.push(fake);
+            fakes.push(fake(alias.name.as_str()));
         }
         let (commands, orders) = mpsc::unbounded_channel();
         let asked = servers.iter().cloned().zip(fakes.iter().cloned()).collect();
-        let worker = Worker::new(Arc::clone(&config), shared.clone(), asked, orders).resume(before);
+        let worker = Worker::new(Arc::clone(&config), shared.clone(), asked, orders);
         let events = shared.observer.events();
-        tokio::spawn(worker.run());
-        Self { config, fakes, servers, shared, commands, events, start: clock::now() }
+        tokio::spawn(match before {
+            Some(before) => worker.resume(before).run(),
+            None => worker.run(),
+        });
+        Self { fakes, servers, shared, commands, events, start: clock::now() }
     }
 
     /// One that has had its first pings, which are forgotten.
@@ -114,15 +119,24 @@ impl Bench {
         self.server(name).doubt(self.belief(name).generation());
     }
 
-    /// What is told next, about whom, and how long after the start.
+    /// What is told next of a server, about which, and how long after the start.
     async fn told(&mut self) -> (String, EventKind, Duration) {
-        let event = timeout(10 * HOUR, self.events.next()).await.expect("something is told").unwrap();
+        let event = timeout(10 * HOUR, self.of_a_server()).await.expect("something is told");
         (event.alias.expect("it is about a server").to_string(), event.kind, clock::now() - self.start)
     }
 
-    /// That nothing is told for so long.
+    async fn of_a_server(&mut self) -> Event {
+        loop {
+            let event = self.events.next().await.expect("the stream goes on");
+            if event.alias.is_some() {
+                return event;
+            }
+        }
+    }
+
+    /// That nothing is told of a server for so long.
     async fn silence(&mut self, lasting: Duration) {
-        let told = timeout(lasting, self.events.next()).await;
+        let told = timeout(lasting, self.of_a_server()).await;
         assert!(told.is_err(), "told: {told:?}");
     }
 }

@@ -12,6 +12,12 @@ impl Bench {
         self.shared.tell_mode();
     }
 
+    /// That nothing at all is told for so long.
+    async fn quiet(&mut self, lasting: Duration) {
+        let told = timeout(lasting, self.events.next()).await;
+        assert!(told.is_err(), "told: {told:?}");
+    }
+
     /// The next event, if it is one about the router: from which mode to which.
     async fn mode_told(&mut self) -> (Mode, Mode) {
         let event = timeout(HOUR, self.events.next()).await.expect("something is told").unwrap();
@@ -32,7 +38,7 @@ async fn a_primary_that_goes_and_comes_makes_two_changes_of_mode_told_after_its_
     bench.fake("primary").behaves(Manner::Answers(Duration::ZERO));
     assert!(matches!(bench.told().await.1, EventKind::OutageClosed { .. }));
     assert_eq!(bench.mode_told().await, (Mode::ReadOnly, Mode::Normal));
-    bench.silence(HOUR).await;
+    bench.quiet(HOUR).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -40,7 +46,7 @@ async fn a_table_that_nobody_goes_by_yet_tells_no_mode_and_then_the_one_it_is_in
     let mut bench = Bench::settled(pair()).await;
     bench.fake("replica").dies();
     assert!(matches!(bench.told().await.1, EventKind::OutageOpened { .. }));
-    bench.silence(SECOND).await;
+    bench.quiet(SECOND).await;
     bench.lead();
     assert_eq!(bench.mode_told().await, (Mode::Normal, Mode::Degraded));
 }

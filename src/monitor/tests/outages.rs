@@ -133,29 +133,3 @@ async fn a_server_without_room_is_told_of_once_and_is_no_outage() {
     bench.silence(3 * HOUR).await;
     assert_eq!(bench.belief("replica").state(), State::Up);
 }
-
-#[tokio::test(start_paused = true)]
-async fn an_outage_that_is_open_at_a_reload_is_not_told_twice_and_its_end_is() {
-    let mut bench = Bench::settled(pair()).await;
-    bench.fake("replica").dies();
-    assert_eq!(bench.told().await.1.name(), "outage_opened");
-    let before = bench.ask(Command::Hand).await;
-    bench.commands.send(Command::Stop).unwrap();
-    let mut after = Bench::after(
-        pair(),
-        |name, fake| {
-            if name == "replica" {
-                fake.behaves(Manner::Refuses)
-            }
-        },
-        &before,
-    );
-    after.ask(Command::Settle).await;
-    after.silence(HOUR / 2).await;
-    assert_eq!(after.belief("replica").state(), State::Down);
-    after.fake("replica").behaves(Manner::Answers(Duration::ZERO));
-    let (alias, kind, _) = after.told().await;
-    let EventKind::OutageClosed { duration, .. } = kind else { panic!("{kind:?}") };
-    assert!(alias == "replica" && duration >= HOUR / 2, "{alias} {duration:?}");
-    assert_eq!(after.config.aliases().len(), 2);
-}

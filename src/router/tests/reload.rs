@@ -79,3 +79,22 @@ async fn an_alias_keeps_what_is_left_of_its_retries_across_a_reload_and_begins_a
     router.reload_to(config(CallSettings { retry_budget: 40, ..CallSettings::default() })).await;
     assert_eq!(left(&router), 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_before_a_reload_is_not_told_again_after_it() {
+    let router = router(CallSettings::default()).await;
+    let mut events = router.events();
+    for _ in 0..3 {
+        router.reload_to(config(CallSettings::default())).await;
+        tokio::time::sleep(SECOND).await;
+    }
+    router.fail_calls(30);
+    assert!(router.is_behind_soon().await);
+    router.reload_to(config(CallSettings::default())).await;
+    router.shutdown().await;
+    let mut told = Vec::new();
+    while let Some(event) = events.next().await {
+        told.push(event.kind.name());
+    }
+    assert_eq!(told, ["breaker_opened", "mode_changed"], "that pings say nothing was told at the start");
+}
