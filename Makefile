@@ -20,5 +20,6 @@ bench: ## the measurements behind the table in the README (ARGS="--bench routing
 	@mkdir -p target && $(WITH_POSTGRES) && cargo bench --all-features $(or $(ARGS),--bench overhead --bench routing --bench failover --bench load --bench reads --bench writes) > target/bench.txt; \
 	status=$$?; awk '/^\|/ && !seen[$$0]++' target/bench.txt; grep -m 1 ' cores (' target/bench.txt; exit $$status
 
+# Optimized, since the callers and not the server would be what takes the time; and it tells how far it is.
 soak: ## writes under faults, by the hundred thousand: nothing lost, nothing doubled (ARGS=100000)
-	@$(WITH_POSTGRES) && PGDETOUR_LEDGER=$(or $(ARGS),100000) cargo test --all-features --test ledger -- --show-output
+	@$(WITH_POSTGRES) && PGDETOUR_LEDGER=$(or $(ARGS),100000) cargo test --release --all-features --test ledger -- --nocapture

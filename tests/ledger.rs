@@ -172,6 +172,10 @@ impl Stage {
             while let Some(ended) = callers.join_next().await {
                 let (entry, what) = ended?;
                 told.insert(entry, what);
+                // Twenty times in all: a long run shows that it goes on.
+                if (told.len() as u64).is_multiple_of((calls / 20).max(1)) {
+                    println!("{} of {calls} calls", told.len());
+                }
                 start(&mut callers);
             }
             Ok::<_, Box<dyn Error>>(())

@@ -6,6 +6,8 @@ use super::{
     call::{Attempt, BoxError, End, Failure, Repeat},
     queue::Full,
 };
+#[cfg(feature = "cache")]
+use crate::plan::{Reason, Step};
 use crate::{
     config::{AliasName, ConfigError},
     health::Cause,
@@ -191,6 +193,28 @@ impl Error {
         match &*self.0 {
             Kind::Unavailable { .. } => !self.is_overloaded(),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_unavailable),
+            Kind::Config(_)
+            | Kind::Start { .. }
+            | Kind::Thread(_)
+            | Kind::UnknownAlias { .. }
+            | Kind::BadKey { .. } => false,
+            Kind::Overloaded { .. } | Kind::Closed => false,
+        }
+    }
+
+    /// Whether all that is in the way of a connection is a login, a certificate or a setting that is wrong: no server is out.
+    #[cfg(feature = "cache")]
+    pub(super) fn is_misconfigured(&self) -> bool {
+        match &*self.0 {
+            Kind::Unavailable { plan, refusals } => {
+                let out = |step: &Step| matches!(step.reason, Reason::Down { .. } | Reason::Recovering { .. });
+                let wrong = refusals.iter().all(|refusal| refusal.class == Class::Config);
+                !refusals.is_empty() && wrong && !plan.steps.iter().any(out)
+            }
+            // An attempt that a server failed is another matter.
+            Kind::Call(failure) => {
+                failure.attempts.is_empty() && failure.unserved().is_some_and(Self::is_misconfigured)
+            }
             Kind::Config(_)
             | Kind::Start { .. }
             | Kind::Thread(_)

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     error::Error,
     future::pending,
+    io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -33,6 +34,8 @@ struct Shelf {
     spent: AtomicU32,
     /// How long it takes to answer, in milliseconds.
     latency: AtomicU32,
+    /// What its connects fail with.
+    refuses: Mutex<Option<io::ErrorKind>>,
     /// What it answers to SQL next; after that nothing.
     answers: Mutex<VecDeque<FirstRow>>,
 }
@@ -85,6 +88,11 @@ impl FakePool {
         self.shelf.answers.lock().unwrap().extend(rows.iter().map(row));
     }
 
+    /// From now on its connects fail so.
+    pub(super) fn refuses(&self, kind: io::ErrorKind) {
+        *self.shelf.refuses.lock().unwrap() = Some(kind);
+    }
+
     /// How many connections it has made.
     pub(super) fn made(&self) -> u32 {
         self.shelf.made.load(Ordering::Relaxed)
@@ -116,6 +124,9 @@ impl Backend for FakePool {
             Some(number) => number,
             None => {
                 Connector::unless_barred().await;
+                if let Some(kind) = *self.shelf.refuses.lock().unwrap() {
+                    return Err(AcquireError::new(AcquireErrorKind::Connect, io::Error::from(kind)));
+                }
                 self.shelf.made.fetch_add(1, Ordering::Relaxed)
             }
         };

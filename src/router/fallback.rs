@@ -144,7 +144,7 @@ impl<B: Backend> Alias<B> {
 
 /// Whether it failed by no fault of the caller's.
 fn is_excused(error: &Error) -> bool {
-    let unserved = error.is_unavailable() || error.is_overloaded() || error.is_late();
+    let unserved = (error.is_unavailable() && !error.is_misconfigured()) || error.is_overloaded() || error.is_late();
     let fault = || StdError::source(error).map(Fault::of);
     !error.is_closed() && (unserved || fault().is_some_and(excuses))
 }

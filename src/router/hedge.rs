@@ -27,6 +27,12 @@ use crate::{clock, config::Hedge, policy::Latencies, pool::Backend};
 #[derive(Debug)]
 pub(super) struct Patience {
     rule: Hedge,
+    learned: Arc<Learned>,
+}
+
+/// What the reads of an alias have taught.
+#[derive(Debug)]
+struct Learned {
     latencies: Latencies,
     answered: AtomicU64,
     /// In microseconds; 0 while too little is known.
@@ -38,7 +44,13 @@ const LOOK: u64 = 64;
 
 impl Patience {
     pub(super) fn new(rule: Hedge) -> Self {
-        Self { rule, latencies: Latencies::new(), answered: AtomicU64::new(0), p95: AtomicU64::new(0) }
+        let learned = Learned { latencies: Latencies::new(), answered: AtomicU64::new(0), p95: AtomicU64::new(0) };
+        Self { rule, learned: Arc::new(learned) }
+    }
+
+    /// The same rule over what another one has learned of the same servers: after a reload. Reads of before go on teaching both.
+    pub(super) fn resumed(self, before: &Self) -> Self {
+        Self { learned: Arc::clone(&before.learned), ..self }
     }
 
     /// How long a read waits for its first server alone; `None` for as long as it may take.
@@ -46,16 +58,24 @@ impl Patience {
         match self.rule {
             Hedge::Off => None,
             Hedge::After(after) => Some(after),
-            Hedge::P95 => Some(self.p95.load(Ordering::Relaxed)).filter(|p95| *p95 > 0).map(Duration::from_micros),
+            Hedge::P95 => {
+                Some(self.learned.p95.load(Ordering::Relaxed)).filter(|p95| *p95 > 0).map(Duration::from_micros)
+            }
         }
     }
 
     /// Learns from a read that was answered.
     pub(super) fn answered(&self, took: Duration) {
         match self.rule {
-            Hedge::Off | Hedge::After(_) => return,
-            Hedge::P95 => self.latencies.record(took),
+            Hedge::Off | Hedge::After(_) => {}
+            Hedge::P95 => self.learned.answered(took),
         }
+    }
+}
+
+impl Learned {
+    fn answered(&self, took: Duration) {
+        self.latencies.record(took);
         if self.answered.fetch_add(1, Ordering::Relaxed) % LOOK == LOOK - 1 {
             let p95 = self.latencies.quantile(0.95).map_or(0, |p95| u64::try_from(p95.as_micros()).unwrap_or(u64::MAX));
             self.p95.store(p95, Ordering::Relaxed);

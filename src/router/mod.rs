@@ -225,7 +225,8 @@ impl<B: Backend> Router<B> {
 
     /// Goes over to another configuration. Handles follow; leases that are out are finished on their old connections. A server that
     /// keeps its alias and address keeps its outage, its breaker and what was counted of its calls; an alias that keeps its
-    /// `retry_budget` and `max_size` keeps what is left of its retries. Pools are made anew.
+    /// `retry_budget` and `max_size` keeps what is left of its retries, and one whose servers stay what it knows of their latency. Pools are
+    /// made anew.
     ///
     /// # Errors
     ///

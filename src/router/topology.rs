@@ -139,10 +139,11 @@ impl<B: Backend> Topology<B> {
         let sites = sites(&config, &shared, past.as_ref(), build)?;
         let mut lines = BTreeMap::new();
         for alias in config.aliases() {
-            let mut line = line(alias, &config, &sites, &shared, build)?;
-            if let Some(old) = before.and_then(|before| before.lines.get(&alias.name)) {
-                line.budget = line.budget.resumed(&old.budget);
-            }
+            let line = line(alias, &config, &sites, &shared, build)?;
+            let line = match before.and_then(|before| before.lines.get(&alias.name)) {
+                Some(old) => resumed(line, old),
+                None => line,
+            };
             lines.insert(alias.name.clone(), Arc::new(line));
         }
         let own: Vec<_> = sites.iter().map(|site| Stop::new(&site.server, &site.own)).collect();
@@ -324,6 +325,16 @@ fn line<B: Backend>(
         min_idle: alias.pool.min_idle,
         table: Arc::clone(&shared.table),
     })
+}
+
+/// A line with what the one of the same name before a reload has left of its retries, and what that has learned of its servers if they
+/// are the same.
+fn resumed<B: Backend>(line: Line<B>, before: &Line<B>) -> Line<B> {
+    let (own, other) = (line.route.own(), before.route.own());
+    let stays =
+        own.len() == other.len() && own.iter().zip(other).all(|(own, other)| own.server.is_same_as(&other.server));
+    let patience = if stays { line.patience.resumed(&before.patience) } else { line.patience };
+    Line { budget: line.budget.resumed(&before.budget), patience, ..line }
 }
 
 /// The retries of an alias. Its reserve covers what the end of its server fails at once, a call on each connection, and the same

@@ -11,7 +11,10 @@ use super::{
     super::{Alias, Error, Fallback, Router, Served, fake::FakePool},
     reads::{config, router},
 };
-use crate::config::{CallSettings, Config};
+use crate::{
+    config::{CallSettings, Config},
+    pool::Backend,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -80,6 +83,21 @@ async fn a_read_that_is_late_or_finds_no_connection_falls_back_too() {
     let _all = [replica.get().await.unwrap(), replica.get().await.unwrap()];
     assert!(replica.get().await.unwrap_err().is_overloaded());
     assert_eq!(answered(&replica, Fallback::to(2), 0).await.unwrap(), Served::Default(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_and_settings_that_are_wrong_are_covered_up_by_no_old_value_unless_a_server_is_out_besides() {
+    let (_router, replica) = replica().await;
+    answered(&replica, last_good("orders"), 7).await.unwrap();
+    let (own, target) = (&replica.line.route.own()[0], &replica.line.route.failover()[0]);
+    // As a setting does that the driver refuses.
+    [own, target].iter().for_each(|stop| stop.pool.refuses(io::ErrorKind::InvalidInput));
+    own.pool.evict();
+    let error = answered(&replica, last_good("orders").or(0), 7).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    own.pool.refuses(io::ErrorKind::ConnectionRefused);
+    let stale = answered(&replica, last_good("orders").or(0), 8).await.unwrap();
+    assert_eq!(stale, Served::Stale { value: 7, age: Duration::ZERO });
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     super::{Router, fake::FakePool, line::Line},
-    reads::{config, router},
+    reads::{MS, config, router},
 };
 use crate::{
-    config::{CallSettings, Config, ConfigBuilder, Role},
+    config::{CallSettings, Config, ConfigBuilder, Hedge, Role},
     health::Need,
     policy::Fault,
 };
@@ -97,4 +97,26 @@ async fn what_was_told_before_a_reload_is_not_told_again_after_it() {
         told.push(event.kind.name());
     }
     assert_eq!(told, ["breaker_opened", "mode_changed"], "that pings say nothing was told at the start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_reads_take_is_known_across_a_reload_unless_their_server_is_another() {
+    let calls = || CallSettings { hedge_after: Hedge::P95, ..CallSettings::default() };
+    let router = router(calls()).await;
+    let before = router.replica();
+    (0..63).for_each(|_| before.patience.answered(10 * MS));
+    assert_eq!(before.patience.lasts(), None);
+    router.reload_to(config(calls())).await;
+    // A read that began before the reload is answered after it.
+    before.patience.answered(10 * MS);
+    let known = router.replica().patience.lasts().expect("64 reads are enough");
+    assert!((10 * MS..12 * MS).contains(&known), "{known:?}");
+    router.reload_to(config(CallSettings { hedge_after: Hedge::After(SECOND), ..calls() })).await;
+    assert_eq!(router.replica().patience.lasts(), Some(SECOND));
+    router.reload_to(config(calls())).await;
+    assert_eq!(router.replica().patience.lasts(), Some(known));
+    let url = |host: &str| format!("postgres://app@{host}/app?sslmode=disable");
+    let moved = Config::builder().calls(calls()).server("primary", Role::Primary, url("db1"));
+    router.reload_to(moved.server("replica", Role::Replica, url("db3"))).await;
+    assert_eq!(router.replica().patience.lasts(), None);
 }
