@@ -1,7 +1,7 @@
 # Each target does its own set-up: what it needs of PostgreSQL, scripts/postgres.sh finds or fetches.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench soak
+.PHONY: help demo drill test bench soak
 
 # Run by the shell of a recipe; a failure of the script ends the recipe with the script's own words.
 WITH_POSTGRES = PG_BIN="$$(./scripts/postgres.sh)" && export PG_BIN
@@ -11,6 +11,9 @@ help: ## list the targets
 
 demo: ## an outage, live: kills a replica under load and shows where its reads go (ARGS="--fault freeze")
 	@$(WITH_POSTGRES) && cargo run --features cli -- demo $(ARGS)
+
+drill: ## faults one after the other under reads and writes, and what an application sees (ARGS="--faults kill,freeze")
+	@$(WITH_POSTGRES) && cargo run --features cli -- drill $(ARGS)
 
 test: ## all tests with all features (ARGS="--test testkit")
 	@./scripts/test.sh $(ARGS)

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{demo::Fault, exit::EXIT_CODES};
+use crate::{cluster, demo::Fault, drill, exit::EXIT_CODES};
 
 /// In-process failover routing for PostgreSQL connections: shows it, checks its configuration, and makes the tables it needs.
 #[derive(Debug, Parser)]
@@ -18,6 +18,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Shows an outage live: breaks a replica under load, and where its reads go
     Demo(Demo),
+    /// Breaks servers under load, fault by fault, and tells what an application would see
+    Drill(Box<drill::Args>),
+    /// Holds servers up for experiments of your own, and breaks and repairs them by name
+    Cluster(cluster::Args),
     /// Reads a configuration: its mistakes, where requests go, and how long detection takes at worst
     Check(Check),
     /// Makes the tables that `write_once` keeps its keys in, or brings them up to date
@@ -135,7 +139,7 @@ pub(crate) enum Pace {
 /// The longest phase of a demo: its reads are kept in memory.
 const LONGEST: Duration = Duration::from_secs(600);
 
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(span) if span <= LONGEST => Ok(span),
         Ok(_) => Err("at most 10min".to_owned()),

@@ -1,14 +1,18 @@
-//! The program `pgdetour`: shows an outage live, checks a configuration, and migrates a database.
+//! The program `pgdetour`: shows an outage live, drills faults, checks a configuration, and migrates a database.
 
 mod args;
 mod check;
 #[path = "../../clock.rs"]
 mod clock;
+mod cluster;
 mod demo;
+mod drill;
 mod exit;
 mod log;
 mod migrate;
 mod paint;
+mod safe;
+mod screen;
 mod time;
 
 use std::process::ExitCode;
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
         .block_on(async {
             match args.command {
                 Command::Demo(demo) => demo::run(&demo, interrupted()).await,
+                Command::Cluster(cluster) => cluster::run(&cluster, interrupted()).await,
+                Command::Drill(drill) => drill::run(&drill, interrupted()).await,
                 Command::Check(check) => check::run(&check, interrupted()).await,
                 Command::Migrate(migrate) => migrate::run(&migrate, interrupted()).await,
             }

@@ -2,7 +2,6 @@
 
 mod fault;
 mod reader;
-mod screen;
 mod stage;
 mod story;
 mod summary;
@@ -23,7 +22,6 @@ use tokio::{
 
 pub(crate) use self::fault::Fault;
 use self::{
-    screen::Screen,
     stage::{Stage, Trouble},
     story::{Moment, Read, Story},
     timeline::{Layout, Timeline},
@@ -33,6 +31,7 @@ use crate::{
     exit::Exit,
     log,
     paint::{Paint, Tone},
+    screen::Screen,
     time::brief,
 };
 

@@ -22,9 +22,9 @@ const LEAST_WIDTH: usize = 40;
 const INDENT: usize = 12;
 
 /// An output that several threads write to. What cannot be written is lost: who closed the output does not want it.
-pub(super) struct Screen {
+pub(crate) struct Screen {
     /// What the output can show.
-    pub(super) paint: Paint,
+    pub(crate) paint: Paint,
     inner: Mutex<Inner>,
 }
 
@@ -36,18 +36,18 @@ struct Inner {
 
 impl Screen {
     /// A screen on this output.
-    pub(super) fn new(output: Box<dyn Write + Send>, paint: Paint) -> Self {
+    pub(crate) fn new(output: Box<dyn Write + Send>, paint: Paint) -> Self {
         Self { paint, inner: Mutex::new(Inner { output, live: Vec::new(), hidden: false }) }
     }
 
     /// How many columns it has now.
-    pub(super) fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         let size = crossterm::terminal::size().ok().filter(|_| self.paint.terminal);
         size.map_or(USUAL_WIDTH, |(columns, _)| usize::from(columns)).max(LEAST_WIDTH)
     }
 
     /// Writes text that stays, above what is drawn again.
-    pub(super) fn say(&self, text: &str) {
+    pub(crate) fn say(&self, text: &str) {
         let text = text.trim_end_matches('\n');
         let text = if self.paint.terminal { wrapped(text, self.width()) } else { text.to_owned() };
         let mut inner = self.inner();
@@ -58,7 +58,7 @@ impl Screen {
     }
 
     /// Draws these lines in the place of those drawn before. Only for terminals.
-    pub(super) fn live(&self, lines: Vec<String>) {
+    pub(crate) fn live(&self, lines: Vec<String>) {
         let mut inner = self.inner();
         inner.hidden = true;
         let _ = inner.change(|inner, frame| {
@@ -69,8 +69,18 @@ impl Screen {
     }
 
     /// Lets what is drawn stay as it is.
-    pub(super) fn settle(&self) {
+    pub(crate) fn settle(&self) {
         self.inner().settle();
+    }
+
+    /// Takes away what is drawn.
+    pub(crate) fn settle_empty(&self) {
+        let mut inner = self.inner();
+        let _ = inner.change(|inner, _| {
+            inner.live.clear();
+            Ok(())
+        });
+        inner.settle();
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
