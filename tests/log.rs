@@ -229,7 +229,7 @@ fn check_records(capture: &Capture, port: &str) {
     assert_eq!((opened.len(), closed.len()), (1, 1));
     assert!(ongoing.len() >= 2);
     let expected = [
-        (&opened[0], Level::ERROR, &["cause", "detour"][..]),
+        (&opened[0], Level::ERROR, &["cause", "detour", "detected_in_s"][..]),
         (&ongoing[0], Level::ERROR, &["cause", "duration_s", "detoured", "refused", "failed", "next_ping_s"][..]),
         (&closed[0], Level::INFO, &["duration_s", "detoured", "refused", "failed"][..]),
     ];

@@ -33,6 +33,8 @@ pub enum Change {
     OutageOpened {
         /// Why.
         cause: Cause,
+        /// Since the first sign of it.
+        detected_in: Duration,
     },
     /// It still is.
     OutageOngoing {

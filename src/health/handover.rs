@@ -93,7 +93,7 @@ impl Health {
             }
             (None, Status::Down(outage) | Status::Recovering { outage, .. }) => {
                 outage.told = now;
-                Some(Change::OutageOpened { cause: outage.cause.clone() })
+                Some(Change::OutageOpened { cause: outage.cause.clone(), detected_in: outage.detected_in })
             }
         }
     }
@@ -102,7 +102,7 @@ impl Health {
     fn close(&mut self, now: Instant) {
         self.status = Status::Up;
         self.generation = self.generation.next();
-        (self.doubted, self.refusal) = (None, None);
+        (self.doubted, self.suspected, self.refusal) = (None, None, None);
         self.ask(now);
     }
 

@@ -39,6 +39,8 @@ pub struct Health {
     due: Instant,
     /// The latest evidence that no ping has explained yet.
     pub(super) doubted: Option<Instant>,
+    /// The first evidence since the server was last seen up: from then on an outage might have been known.
+    pub(super) suspected: Option<Instant>,
     /// Whether there is a watched connection to ping over.
     kept: bool,
     /// Why new connections are not admitted, as far as known.
@@ -65,6 +67,7 @@ impl Health {
             round: None,
             due: now,
             doubted: None,
+            suspected: None,
             kept: false,
             refusal: None,
             next_over: Over::Fresh,
@@ -162,6 +165,7 @@ impl Health {
         if matches!(self.status, Status::Up | Status::Suspect) {
             self.status = Status::Suspect;
             self.doubted = Some(now);
+            self.suspected.get_or_insert(now);
             self.ask(now);
         }
     }
@@ -284,6 +288,7 @@ impl Health {
     /// Up, unless something was seen that a round from this moment is too old to explain.
     fn answered_since(&mut self, started: Instant) -> Status {
         self.doubted = self.doubted.filter(|&at| at > started);
+        self.suspected = self.doubted;
         if self.doubted.is_some() { Status::Suspect } else { Status::Up }
     }
 
@@ -298,7 +303,7 @@ impl Health {
             return None;
         }
         self.generation = self.generation.next();
-        self.doubted = None;
+        (self.doubted, self.suspected) = (None, None);
         self.refusal = None;
         Some(Change::OutageClosed { duration: now - outage.opened })
     }
@@ -310,6 +315,7 @@ impl Health {
                 if let Some(round) = &mut self.round {
                     // Dated back: a ping of the same round that answers explains it.
                     self.doubted.get_or_insert(round.started);
+                    self.suspected = Some(self.suspected.map_or(round.started, |at| at.min(round.started)));
                     round.fail(over, cause);
                 }
                 self.weigh(now).into_iter().collect()
@@ -333,10 +339,11 @@ impl Health {
                 None
             }
             Verdict::Down(cause) => {
-                self.end_round(Status::Down(Outage { opened: now, told: now, cause: cause.clone() }), now);
+                let detected_in = now - self.suspected.take().unwrap_or(now);
+                self.end_round(Status::Down(Outage::new(cause.clone(), detected_in, now)), now);
                 self.due = self.cadence.after_opening(now);
                 self.generation = self.generation.next();
-                Some(Change::OutageOpened { cause })
+                Some(Change::OutageOpened { cause, detected_in })
             }
             Verdict::NotAdmitting(cause) => {
                 let told = self.refusal.replace(cause.clone()).is_some();
@@ -386,12 +393,7 @@ impl Health {
 
     /// That an open outage lasts, once per `outage_log_frequency`.
     fn tell_again(&mut self, now: Instant) -> Option<Change> {
-        let (Status::Down(outage) | Status::Recovering { outage, .. }) = &mut self.status else { return None };
-        if now < outage.told + self.pings.outage_log_frequency {
-            return None;
-        }
-        outage.told = now;
         let next_ping = self.due.saturating_duration_since(now);
-        Some(Change::OutageOngoing { duration: now - outage.opened, cause: outage.cause.clone(), next_ping })
+        self.status.outage_mut()?.tell_again(self.pings.outage_log_frequency, next_ping, now)
     }
 }

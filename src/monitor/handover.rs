@@ -39,8 +39,7 @@ impl Handed {
             let duration = now.saturating_duration_since(since);
             EventKind::BreakerClosed { duration }
         });
-        let (alias, address) = (&self.server.name, &self.server.address);
-        let event = |kind| Event { alias: Some(alias.clone()), address: Some(address.as_str().into()), kind };
+        let event = |kind| Event::new(Some((self.server.name.clone(), self.server.address.as_str().into())), kind);
         outage.into_iter().chain(breaker).map(event)
     }
 }

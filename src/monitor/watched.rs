@@ -1,11 +1,19 @@
 //! One server under watch: its health, its kept connection, and the tasks that ping it.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{handover::Handed, probe::Probe, worker::Message};
+use super::{
+    handover::Handed,
+    probe::Probe,
+    worker::{Message, Pinged},
+};
 use crate::{
+    clock,
     config::{AliasName, Role, ServerConfig},
     health::{Belief, Cause, Change, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
     observe::{Event, EventKind},
@@ -25,8 +33,12 @@ pub(super) struct Watched<P: Probe> {
     next_look: Instant,
     breaker: Breaker,
     next_weighing: Instant,
+    /// Whether the hold of its breaker is another than was published.
+    held_anew: bool,
     kept: Option<Kept<P::Session>>,
     kept_count: u64,
+    /// How long the last good ping took.
+    latency: Option<Duration>,
     /// The counts when the server was last seen up: an outage is told what came after.
     base: Tally,
     standing_told: Standing,
@@ -57,6 +69,7 @@ struct Report<S> {
     outbox: Outbox<S>,
     order: Order,
     asked: Option<u64>,
+    took: Duration,
     found: Option<(Finding, Option<S>)>,
 }
 
@@ -64,8 +77,8 @@ impl<S> Drop for Report<S> {
     fn drop(&mut self) {
         let panicked = || (Finding::Inconclusive(Cause::new("the ping has panicked")), None);
         let (finding, fresh) = self.found.take().unwrap_or_else(panicked);
-        let (order, asked) = (self.order, self.asked);
-        self.outbox.send(|server| Message::Pinged { server, order, finding, fresh, asked });
+        let pinged = Pinged { order: self.order, finding, took: self.took, asked: self.asked };
+        self.outbox.send(|server| Message::Pinged { server, pinged, fresh });
     }
 }
 
@@ -102,8 +115,10 @@ impl<P: Probe> Watched<P> {
             next_look: now,
             breaker: Breaker::new(declared.breaker.clone(), &declared.pings),
             next_weighing: now,
+            held_anew: false,
             kept: None,
             kept_count: 0,
+            latency: None,
             base: Tally::default(),
             standing_told: Standing::Sound,
             outbox,
@@ -157,20 +172,23 @@ impl<P: Probe> Watched<P> {
         let kept = self.kept.as_ref().filter(|_| order.over == Over::Kept);
         let (session, asked) = (kept.map(|kept| kept.session.clone()), kept.map(|kept| kept.number));
         tokio::spawn(async move {
-            let mut report = Report { outbox, order, asked, found: None };
+            let begun = clock::now();
+            let mut report = Report { outbox, order, asked, took: Duration::ZERO, found: None };
             let ended = tokio::time::timeout(order.timeout, ask(&probe, order.over, session)).await;
+            report.took = clock::now().saturating_duration_since(begun);
             report.found = Some(ended.unwrap_or((Finding::Silent, None)));
         });
     }
 
-    /// Takes in a doubt that somebody raised since the last time. True if there was one.
+    /// Takes in a doubt that somebody raised since the last time. True if there was one, or something else that is to be published.
     pub(super) fn notice(&mut self, now: Instant) -> bool {
+        let held = std::mem::take(&mut self.held_anew);
         let doubted = self.server.cell.take_doubt();
         if doubted {
             // A doubt asks for a ping: there is nothing to tell yet.
             let _ = self.health.on(Signal::Doubt, now);
         }
-        doubted
+        doubted || held
     }
 
     /// Looks, when it is time to, whether leases come back. When the next look is due.
@@ -192,7 +210,9 @@ impl<P: Probe> Watched<P> {
             return (followed, self.next_weighing);
         }
         self.next_weighing = now + self.breaker.interval();
+        let held = self.breaker.held_until();
         let shift = self.breaker.look(self.server.calls.counts(), now);
+        self.held_anew |= held != self.breaker.held_until();
         if shift == Some(Shift::OfferTrial) {
             self.server.cell.offer_trial();
         }
@@ -201,8 +221,11 @@ impl<P: Probe> Watched<P> {
 
     /// Keeps a fresh connection that answered, in place of the one before; lets go of the kept one that was `asked` and did not.
     /// Meanwhile another may have taken its place: that one stays.
-    pub(super) fn keep(&mut self, finding: &Finding, fresh: Option<P::Session>, asked: Option<u64>) {
-        match (finding, fresh, asked) {
+    pub(super) fn keep(&mut self, pinged: &Pinged, fresh: Option<P::Session>) {
+        if let Finding::Answered(_) = pinged.finding {
+            self.latency = Some(pinged.took);
+        }
+        match (&pinged.finding, fresh, pinged.asked) {
             (Finding::Answered(_), Some(session), _) => self.watch(session),
             (Finding::Failed(_) | Finding::Silent, None, Some(number)) => {
                 self.let_go(number);
@@ -239,6 +262,9 @@ impl<P: Probe> Watched<P> {
             facts: self.health.facts().copied(),
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
             breaker: self.breaker.tripped().map(|(since, trip)| (since, Cause::new(trip.to_string()))),
+            held_until: self.breaker.held_until(),
+            latency: self.latency,
+            base: self.base,
             next_ping: self.health.next_ping(),
         }
     }
@@ -266,7 +292,7 @@ impl<P: Probe> Watched<P> {
     }
 
     pub(super) fn event(&self, kind: EventKind) -> Event {
-        Event { alias: Some(self.server.name.clone()), address: Some(Arc::clone(&self.address)), kind }
+        Event::new(Some((self.server.name.clone(), Arc::clone(&self.address))), kind)
     }
 }
 
@@ -336,11 +362,9 @@ mod tests {
         watched.ping(order(3, Over::Kept));
         watched.ping(order(1, Over::Fresh));
         for expected in [PingId(1), PingId(3)] {
-            let Some(Message::Pinged { order, finding, fresh, asked, .. }) = inbox.recv().await else {
-                panic!("a ping ends")
-            };
-            assert_eq!(order.id, expected);
-            watched.keep(&finding, fresh, asked);
+            let Some(Message::Pinged { pinged, fresh, .. }) = inbox.recv().await else { panic!("a ping ends") };
+            assert_eq!(pinged.order.id, expected);
+            watched.keep(&pinged, fresh);
         }
         assert_eq!(watched.kept.as_ref().map(|kept| kept.session), Some(2));
     }
@@ -351,7 +375,7 @@ mod tests {
         watched.watch(3);
         watched.ping(Order { id: PingId(1), over: Over::Kept, timeout: Duration::from_secs(1) });
         let told = tokio::time::timeout(Duration::from_secs(60), inbox.recv()).await;
-        let Ok(Some(Message::Pinged { finding, .. })) = told else { panic!("it is waited for for ever") };
-        assert!(matches!(finding, Finding::Inconclusive(_)));
+        let Ok(Some(Message::Pinged { pinged, .. })) = told else { panic!("it is waited for for ever") };
+        assert!(matches!(pinged.finding, Finding::Inconclusive(_)));
     }
 }

@@ -52,6 +52,20 @@ impl Shared {
     pub(crate) fn tell_mode(&self) {
         self.observer.tell_mode(|| self.leads.load(Ordering::Acquire).then(|| self.table.load().mode()));
     }
+
+    /// From now on requests go by this table.
+    pub(crate) fn lead(&self) {
+        self.leads.store(true, Ordering::Release);
+        self.observer.go_over_to(&self.table.load());
+        self.tell_mode();
+    }
+
+    /// Notes the state of every server, if requests go by this table.
+    pub(crate) fn note(&self) {
+        if self.leads.load(Ordering::Acquire) {
+            self.observer.note(&self.table.load());
+        }
+    }
 }
 
 /// What others ask of the worker.
@@ -71,10 +85,19 @@ pub(crate) enum Command {
     Stop,
 }
 
+/// How a ping ended.
+pub(super) struct Pinged {
+    pub(super) order: Order,
+    pub(super) finding: Finding,
+    pub(super) took: Duration,
+    /// The number of the kept connection that it went over.
+    pub(super) asked: Option<u64>,
+}
+
 /// What comes back from tasks of the worker's own.
 pub(super) enum Message<S> {
-    /// A ping ended; a fresh connection that answered is kept. `asked` is the number of the kept one that it went over.
-    Pinged { server: usize, order: Order, finding: Finding, fresh: Option<S>, asked: Option<u64> },
+    /// A ping ended; a fresh connection that answered is kept.
+    Pinged { server: usize, pinged: Pinged, fresh: Option<S> },
     /// The connection kept under this number ended.
     Ended { server: usize, kept: u64 },
 }
@@ -167,8 +190,7 @@ impl<P: Probe> Worker<P> {
         self.publish();
         let stays = |server: &Server| self.servers.iter().any(|watched| watched.is(server));
         told.farewells(stays).into_iter().for_each(|event| self.shared.observer.emit(event));
-        self.shared.leads.store(true, Ordering::Release);
-        self.shared.tell_mode();
+        self.shared.lead();
     }
 
     fn is_leading(&self) -> bool {
@@ -236,9 +258,9 @@ impl<P: Probe> Worker<P> {
     fn receive(&mut self, message: Message<P::Session>) {
         let now = clock::now();
         let (index, signal) = match message {
-            Message::Pinged { server, order, finding, fresh, asked } => {
-                self.servers[server].keep(&finding, fresh, asked);
-                (server, Signal::Ping(order.id, finding))
+            Message::Pinged { server, pinged, fresh } => {
+                self.servers[server].keep(&pinged, fresh);
+                (server, Signal::Ping(pinged.order.id, pinged.finding))
             }
             Message::Ended { server, kept } if self.servers[server].let_go(kept) => (server, Signal::Lost),
             Message::Ended { .. } => return,
@@ -269,6 +291,7 @@ impl<P: Probe> Worker<P> {
         }
         let news = self.standings_changed(&table);
         self.shared.table.store(Arc::new(table));
+        self.shared.note();
         news.into_iter().for_each(|event| self.shared.observer.emit(event));
     }
 
@@ -312,7 +335,9 @@ impl<P: Probe> Worker<P> {
 
     fn event_of(&self, index: usize, change: Change, tally: Tally, now: Instant) -> Option<EventKind> {
         Some(match change {
-            Change::OutageOpened { cause } => EventKind::OutageOpened { cause, detour: self.detour_of(index, now) },
+            Change::OutageOpened { cause, detected_in } => {
+                EventKind::OutageOpened { cause, detour: self.detour_of(index, now), detected_in }
+            }
             Change::OutageOngoing { duration, cause, next_ping } => {
                 EventKind::OutageOngoing { duration, tally, cause, next_ping }
             }

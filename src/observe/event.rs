@@ -1,7 +1,11 @@
 //! What the outside is told: transitions and refusals, each once, as values.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
+use super::{
+    record::Level,
+    stamp::{Stamp, ms},
+};
 use crate::{
     config::{AliasName, Role},
     health::{Cause, Tally, Timeline},
@@ -12,6 +16,10 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
+    /// Larger than that of every event before it.
+    pub number: u64,
+    /// When it was told, by the wall clock: the log, the status page and the history have the same.
+    pub at: Stamp,
     /// The alias that declares the server. `None`: it is about the router.
     pub alias: Option<AliasName>,
     /// `host:port/database` of the server: the log's field `server`.
@@ -30,6 +38,8 @@ pub enum EventKind {
         cause: Cause,
         /// Where its reads go now. `None`: nowhere.
         detour: Option<AliasName>,
+        /// Since the first sign of it: the time to detect. Of a ping that was not answered the sign is its beginning.
+        detected_in: Duration,
     },
     /// It still is: every `outage_log_frequency`.
     OutageOngoing {
@@ -116,6 +126,12 @@ pub enum EventKind {
 }
 
 impl Event {
+    /// About a server, or else about the router. Its number and its time are those at which it is emitted.
+    pub(crate) fn new(about: Option<(AliasName, Arc<str>)>, kind: EventKind) -> Self {
+        let (alias, address) = about.unzip();
+        Self { number: 0, at: Stamp::default(), alias, address, kind }
+    }
+
     /// Whether it is about the server that this alias declares.
     #[must_use]
     pub fn is_about(&self, alias: &str) -> bool {
@@ -124,6 +140,26 @@ impl Event {
 }
 
 impl EventKind {
+    /// How loud it is in the log.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        match self {
+            Self::OutageOpened { .. } | Self::OutageOngoing { .. } | Self::StandingChanged { .. } => Level::Error,
+            Self::ModeChanged { from, to } if to > from => Level::Warn,
+            Self::BreakerOpened { .. }
+            | Self::AdmissionStopped { .. }
+            | Self::DetourNarrowed { .. }
+            | Self::PingInconclusive { .. }
+            | Self::RoleChanged { .. }
+            | Self::CommitUnconfirmed => Level::Warn,
+            Self::OutageClosed { .. }
+            | Self::BreakerClosed { .. }
+            | Self::AdmissionResumed
+            | Self::DetourWidened { .. }
+            | Self::ModeChanged { .. } => Level::Info,
+        }
+    }
+
     /// The stable name, as the log's field `event` has it.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -144,4 +180,38 @@ impl EventKind {
             Self::ModeChanged { .. } => "mode_changed",
         }
     }
+}
+
+/// In a few words, without the server.
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let to = |detour: &Option<AliasName>, nobody: &'static str| {
+            detour.as_ref().map_or_else(|| nobody.to_owned(), |target| format!("reads go to {target}"))
+        };
+        match self {
+            Self::OutageOpened { cause, detour, .. } => write!(f, "down: {cause}; {}", to(detour, "nobody stands in")),
+            Self::OutageOngoing { duration, cause, .. } => write!(f, "down for {}: {cause}", rounded(*duration)),
+            Self::OutageClosed { duration, .. } => write!(f, "up again after {}", rounded(*duration)),
+            Self::BreakerOpened { cause, detour } => {
+                write!(f, "breaker opened: {cause}; {}", to(detour, "nobody else serves"))
+            }
+            Self::BreakerClosed { duration } => write!(f, "breaker closed after {}", rounded(*duration)),
+            Self::AdmissionStopped { cause } => write!(f, "admits no new connections: {cause}"),
+            Self::AdmissionResumed => f.write_str("admits new connections again"),
+            Self::DetourNarrowed { of, usable, size, latency } => {
+                write!(f, "slow, a round trip took {}: {usable} of {size} connections for {of}", rounded(*latency))
+            }
+            Self::DetourWidened { of } => write!(f, "all connections for {of} may be used again"),
+            Self::PingInconclusive { cause } => write!(f, "pings tell nothing of its health: {cause}"),
+            Self::RoleChanged { from, to, .. } => write!(f, "was a {from}, is a {to}"),
+            Self::StandingChanged { standing } => write!(f, "{standing}"),
+            Self::CommitUnconfirmed => f.write_str("a write did not wait for the replicas: a failover may lose it"),
+            Self::ModeChanged { from, to } => write!(f, "mode: was {from}, is {to}"),
+        }
+    }
+}
+
+/// To the millisecond.
+fn rounded(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_millis(ms(duration)))
 }

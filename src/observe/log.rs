@@ -16,9 +16,10 @@ pub(super) fn record(event: &Event) {
     // A field without a value is left out of the record.
     let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
     match &event.kind {
-        EventKind::OutageOpened { cause, detour } => {
+        EventKind::OutageOpened { cause, detour, detected_in } => {
             let detour = detour.as_ref().map_or("none", |target| target.as_str());
-            tracing::error!(target: "pgdetour", event = name, alias, server, %cause, detour, pid, "outage opened");
+            let detected_in_s = detected_in.as_secs_f64();
+            tracing::error!(target: "pgdetour", event = name, alias, server, %cause, detour, detected_in_s, pid, "outage opened");
         }
         EventKind::OutageOngoing { duration, tally, cause, next_ping } => tracing::error!(
             target: "pgdetour", event = name, alias, server, duration_s = duration.as_secs_f64(),

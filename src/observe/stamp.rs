@@ -7,8 +7,9 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// A moment by the wall clock, to the millisecond: in JSON and in text RFC 3339 in UTC, `2026-01-31T12:00:00.000Z`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A moment by the wall clock, to the millisecond: in JSON and in text RFC 3339 in UTC, `2026-01-31T12:00:00.000Z`. The default is the
+/// first moment of 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Stamp {
     unix_ms: u64,
 }
@@ -21,6 +22,11 @@ impl Stamp {
     #[must_use]
     pub fn from_unix_ms(unix_ms: u64) -> Self {
         Self { unix_ms: unix_ms.min(LATEST) }
+    }
+
+    /// The present moment.
+    pub(crate) fn now() -> Self {
+        crate::clock::wall().into()
     }
 
     /// So many milliseconds after 1970 began in UTC.

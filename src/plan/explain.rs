@@ -109,6 +109,20 @@ impl Reason {
         }
     }
 
+    /// The stable word for it, as a status has it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Usable => "up",
+            Self::Suspect => "suspect",
+            Self::Behind { .. } => "behind",
+            Self::Down { .. } => "down",
+            Self::Recovering { .. } => "recovering",
+            Self::Unfit(standing) => standing.word(),
+            Self::Replica => "replica",
+        }
+    }
+
     /// Whether a request may go there.
     #[must_use]
     pub fn is_usable(&self) -> bool {

@@ -1,11 +1,14 @@
 //! What is known of all servers together, and which of them may be trusted with what.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use super::{chain::Chain, mode::Mode};
 use crate::{
     config::{AliasKind, AliasName, Config, Role},
-    health::{Belief, Cause, Facts, Need, SystemId, Timeline},
+    health::{Belief, Cause, Facts, Need, SystemId, Tally, Timeline},
 };
 
 /// Why a server may be trusted with less than its health allows.
@@ -30,6 +33,19 @@ pub enum Standing {
     },
 }
 
+impl Standing {
+    /// The stable word for it, as a status has it.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::NotPrimary => "not-primary",
+            Self::SplitBrain { .. } => "split-brain",
+            Self::Foreign { .. } => "foreign",
+        }
+    }
+}
+
 /// One server as the monitor knows it.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -47,6 +63,12 @@ pub struct Known {
     pub outage: Option<(Instant, Cause)>,
     /// Since when its breaker is open, and why.
     pub breaker: Option<(Instant, Cause)>,
+    /// Until when the open breaker lets no request through on trial.
+    pub held_until: Option<Instant>,
+    /// How long its last good ping took.
+    pub latency: Option<Duration>,
+    /// What was counted of its requests before the open outage.
+    pub base: Tally,
     /// When it is pinged next. In the past: it is being pinged.
     pub next_ping: Instant,
 }
@@ -107,6 +129,21 @@ impl Table {
     #[must_use]
     pub fn get(&self, name: &AliasName) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.known.name == *name)
+    }
+
+    /// How many bytes of the log a replica has yet to replay, compared with the primary of its cluster, by what the last good pings of
+    /// both have read. `None` where that is not known, and for a primary.
+    #[must_use]
+    pub fn lag_of(&self, entry: &Entry) -> Option<u64> {
+        let facts = entry.known.facts.filter(|facts| facts.role == Role::Replica)?;
+        let writes = |other: &&Entry| {
+            let same = other.cluster == entry.cluster && system_of(&other.known) == facts.system;
+            same && other.standing == Standing::Sound
+                && other.known.facts.is_some_and(|facts| facts.role == Role::Primary)
+        };
+        let primary = self.entries.iter().find(writes)?.known.facts?;
+        (primary.timeline == facts.timeline).then_some(())?;
+        Some(facts.position?.bytes_to(primary.position?))
     }
 
     /// Whether a change of this server's role is waited for: it is meant to take writes and does not, or of its cluster nobody who is

@@ -151,6 +151,15 @@ impl Breaker {
         }
     }
 
+    /// Until when an open one lets no request through on trial.
+    #[must_use]
+    pub fn held_until(&self) -> Option<Instant> {
+        match &self.state {
+            State::Open { until, .. } => Some(*until),
+            State::Closed | State::HalfOpen { .. } | State::Out { .. } => None,
+        }
+    }
+
     /// Follows the monitor's verdict: whether the server is down. What was counted up to an outage's end says nothing after it.
     pub fn follow(&mut self, down: bool, now: Instant) -> Option<Shift> {
         match (&self.state, down) {

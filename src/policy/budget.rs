@@ -35,6 +35,14 @@ impl Budget {
         if same { Self { left: Arc::clone(&before.left), ..self } } else { self }
     }
 
+    /// How many retries are left now. `None`: there are never any.
+    #[must_use]
+    pub fn left(&self) -> Option<f64> {
+        let left = self.left.load(Ordering::Relaxed);
+        // Hundredths of a retry: no more than a few thousand of them.
+        (self.deposit > 0 || left > 0).then(|| f64::from(u32::try_from(left).unwrap_or(u32::MAX)) / 100.0)
+    }
+
     /// Pays in for a call: once for each, however often it is tried. While the account is full this is one load.
     pub fn deposit(&self) {
         let add = |left| (left < self.most).then(|| self.most.min(left + self.deposit));

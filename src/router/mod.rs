@@ -23,6 +23,7 @@ mod queue;
 mod read;
 mod recall;
 mod settle;
+mod status;
 mod stop;
 mod switch;
 mod tend;

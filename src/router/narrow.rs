@@ -156,8 +156,7 @@ impl<B: Backend> Strait<B> {
             (None, None) | (Some(_), Some(_)) => return,
         };
         let server = &self.stop.server;
-        let (alias, address) = (Some(server.name.clone()), Some(server.address.as_str().into()));
-        self.observer.emit(Event { alias, address, kind });
+        self.observer.emit(Event::new(Some((server.name.clone(), server.address.as_str().into())), kind));
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) struct Topology<B: Backend> {
     pub(super) lines: BTreeMap<AliasName, Arc<Line<B>>>,
     pub(super) shared: Shared,
     pub(super) monitor: Monitor,
-    servers: Vec<Arc<Server>>,
+    pub(super) servers: Vec<Arc<Server>>,
     /// Those of the topologies before, for leases that are still out there.
     older: Mutex<Vec<Arc<Server>>>,
     pools: Vec<Arc<B>>,
@@ -162,8 +162,7 @@ impl<B: Backend> Topology<B> {
 
     /// From now on requests go by this topology, and so does what the outside is told of the mode.
     pub(super) fn lead(&self) {
-        self.shared.leads.store(true, Ordering::Release);
-        self.shared.tell_mode();
+        self.shared.lead();
     }
 
     /// How much of the application's work is possible.
@@ -194,6 +193,11 @@ impl<B: Backend> Topology<B> {
         self.stop();
         self.monitor.stop();
         self.servers.iter().chain(&self.older()).for_each(|server| server.close());
+    }
+
+    /// Whether it routes.
+    pub(super) fn is_open(&self) -> bool {
+        self.state.load(Ordering::Acquire) == OPEN
     }
 
     /// Whether it is shut down.

@@ -218,8 +218,8 @@ impl<'a, B: Backend> Course<'a, B> {
         if told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_AGAIN) {
             *told = Some(now);
             let server = &self.line.route.own()[0].server;
-            let (alias, address) = (Some(server.name.clone()), Some(server.address.as_str().into()));
-            self.router.observer.emit(Event { alias, address, kind: EventKind::CommitUnconfirmed });
+            let about = (server.name.clone(), server.address.as_str().into());
+            self.router.observer.emit(Event::new(Some(about), EventKind::CommitUnconfirmed));
         }
     }
 

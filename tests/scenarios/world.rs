@@ -10,7 +10,7 @@ use pgdetour::{
     config::{AliasConfig, AliasKind, AliasName, Balance, Config, Role},
     health::{
         Action, Belief, Cause, Cell, Change, Facts, Finding, Generation, Health, Order, Over, PingId, Signal, SystemId,
-        Timeline,
+        Tally, Timeline,
     },
     plan::{Candidate, Chain, Judge, Known, Mode, Plan, Route, Table},
     policy::{Breaker, Counts, Shift},
@@ -248,6 +248,9 @@ impl Server {
             facts: self.health.facts().copied(),
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
             breaker: self.breaker.tripped().map(|(since, trip)| (since, Cause::new(trip.to_string()))),
+            held_until: self.breaker.held_until(),
+            latency: None,
+            base: Tally::default(),
             next_ping: self.health.next_ping(),
         }
     }
@@ -291,7 +294,7 @@ fn route(config: &Config, alias: &AliasConfig, servers: &[Server]) -> Route<Plac
 /// How a scenario spells a change. The first facts of a server are no news.
 fn line(server: &AliasName, change: &Change) -> Option<String> {
     let what = match change {
-        Change::OutageOpened { cause } => format!("outage opened: {cause}"),
+        Change::OutageOpened { cause, .. } => format!("outage opened: {cause}"),
         Change::OutageOngoing { duration, .. } => format!("outage ongoing for {}s", duration.as_secs()),
         Change::OutageClosed { duration } => format!("outage closed after {}s", duration.as_secs()),
         Change::AdmissionStopped { cause } => format!("admission stopped: {cause}"),

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+#[allow(dead_code, reason = "the wall clock is for the library so far")]
 #[path = "../../clock.rs"]
 mod clock;
 mod cluster;

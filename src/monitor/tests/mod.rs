@@ -1,6 +1,7 @@
 //! The worker over servers that are not there, on a clock that runs as fast as nothing happens: hours in milliseconds.
 
 mod breaker;
+mod chronicle;
 mod fake;
 mod modes;
 mod outages;

@@ -1,15 +1,12 @@
 //! What is told of the router's mode, and when.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 use crate::plan::Mode;
 
 impl Bench {
     /// Requests go by this worker's table from now on.
-    fn lead(&self) {
-        self.shared.leads.store(true, Ordering::Release);
-        self.shared.tell_mode();
+    pub(super) fn lead(&self) {
+        self.shared.lead();
     }
 
     /// That nothing at all is told for so long.

@@ -27,7 +27,7 @@ async fn an_outage_is_told_once_again_at_each_log_frequency_and_once_when_it_end
     sleep(60 * SECOND).await;
     bench.fake("replica").dies();
     let (alias, kind, opened) = bench.told().await;
-    let EventKind::OutageOpened { cause, detour } = kind else { panic!("{kind:?}") };
+    let EventKind::OutageOpened { cause, detour, .. } = kind else { panic!("{kind:?}") };
     assert_eq!((alias.as_str(), cause.to_string().as_str()), ("replica", "refused"));
     assert_eq!(detour.unwrap().as_str(), "primary");
     for hours in 1..=3 {

@@ -13,6 +13,8 @@ mod races;
 mod reads;
 #[cfg(feature = "testkit")]
 mod reload;
+#[cfg(feature = "testkit")]
+mod status;
 
 use std::time::Duration;
 
