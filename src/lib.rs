@@ -36,6 +36,8 @@
 mod clock;
 pub mod config;
 pub mod health;
+#[cfg(feature = "http")]
+pub mod http;
 mod migrations;
 mod monitor;
 pub mod observe;

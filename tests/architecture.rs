@@ -17,7 +17,7 @@ const DECIDES: [&str; 4] = ["config", "health", "plan", "policy"];
 const LOADERS: [&str; 2] = ["src/config/load.rs", "src/config/secret.rs"];
 
 /// Whom each folder may name. What is not listed names none of the others.
-const MAY_NAME: [(&str, &[&str]); 8] = [
+const MAY_NAME: [(&str, &[&str]); 9] = [
     ("config", &[]),
     ("health", &["config"]),
     ("plan", &["config", "health"]),
@@ -26,6 +26,7 @@ const MAY_NAME: [(&str, &[&str]); 8] = [
     ("pool", &["config", "health", "plan", "policy", "observe"]),
     ("monitor", &["config", "health", "plan", "policy", "observe", "pool"]),
     ("router", &["config", "health", "plan", "policy", "observe", "pool", "monitor"]),
+    ("http", &["config", "health", "plan", "policy", "observe", "pool", "router"]),
 ];
 
 /// What waits, connects or talks.

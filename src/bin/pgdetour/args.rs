@@ -1,6 +1,6 @@
 //! What the program can be asked for on its command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Check(Check),
     /// Makes the tables that `write_once` keeps its keys in, or brings them up to date
     Migrate(Migrate),
+    /// Watches the servers of a configuration, and serves probes, status and a page about them over HTTP
+    Serve(Serve),
 }
 
 const DEMO_EXAMPLES: &str = "\
@@ -125,6 +127,45 @@ pub(crate) struct Migrate {
     /// One JSON object on standard output, and nothing else there
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  pgdetour serve --public                      on 127.0.0.1:8430, for who can log in here
+  openssl rand -hex 32 >token && chmod 600 token
+  pgdetour serve prod.toml --token-file token  and the page asks for the token
+  curl -sf localhost:8430/readyz?need=writes   exit code 0 while writes work";
+
+/// Watches the servers of a configuration from a process of its own, and serves /livez, /readyz, /status, /events and the status page.
+///
+/// It sees what its own pings see. What an application's requests meet, and its pools, the same endpoints tell when they are nested
+/// into the application.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{SERVE_EXAMPLES}\n\n{EXIT_CODES}"))]
+pub(crate) struct Serve {
+    /// The configuration
+    #[arg(value_name = "FILE", default_value = "pgdetour.toml")]
+    pub(crate) file: PathBuf,
+
+    /// Where to listen; port 0 for a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8430")]
+    pub(crate) listen: SocketAddr,
+
+    /// Listen also where other machines can connect
+    #[arg(long)]
+    pub(crate) allow_remote: bool,
+
+    /// A file with the bearer token for details and actions; others may not read it. Without one there are no actions
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Show details (names, addresses, errors; no password) to everybody who can connect
+    #[arg(long)]
+    pub(crate) public: bool,
+
+    /// A host name by which it may be asked for; others get 421. On the loopback its own names are known
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: Vec<String>,
 }
 
 /// How often servers are pinged, as `pace` in the configuration.

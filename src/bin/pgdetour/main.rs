@@ -1,4 +1,4 @@
-//! The program `pgdetour`: shows an outage live, drills faults, checks a configuration, and migrates a database.
+//! The program `pgdetour`: shows an outage live, drills faults, checks a configuration, migrates a database, and serves a status page.
 
 mod args;
 mod check;
@@ -14,6 +14,7 @@ mod migrate;
 mod paint;
 mod safe;
 mod screen;
+mod serve;
 mod time;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
                 Command::Drill(drill) => drill::run(&drill, interrupted()).await,
                 Command::Check(check) => check::run(&check, interrupted()).await,
                 Command::Migrate(migrate) => migrate::run(&migrate, interrupted()).await,
+                Command::Serve(serve) => serve::run(&serve, interrupted()).await,
             }
         })
         .into()

@@ -1,0 +1,130 @@
+//! What the endpoints share: the router they tell of, who may see it, and the documents that programs read.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use super::{
+    answer::{Refusal, json},
+    feed::Feed,
+    options::{Details, HttpOptions},
+    page::Page,
+    ready::Ready,
+};
+use crate::{
+    observe::{Chronicle, Events, OutageRecord, SpanRecord, status::Status},
+    pool::Backend,
+    router::Router,
+};
+
+/// A router, whatever its pools are.
+pub(super) trait Subject: Send + Sync + 'static {
+    /// What it could do now: no lock, no wait.
+    fn ready(&self) -> Ready;
+
+    /// All that is known.
+    fn status(&self) -> Status;
+
+    /// What happened lately.
+    fn timeline(&self) -> Chronicle;
+
+    /// Its events from now on.
+    fn events(&self) -> Events;
+}
+
+impl<B: Backend> Subject for Router<B> {
+    fn ready(&self) -> Ready {
+        Ready::of(self.mode(), &self.table())
+    }
+
+    fn status(&self) -> Status {
+        self.status()
+    }
+
+    fn timeline(&self) -> Chronicle {
+        self.timeline()
+    }
+
+    fn events(&self) -> Events {
+        self.events()
+    }
+}
+
+/// All that the endpoints know.
+pub(super) struct Site {
+    pub(super) subject: Arc<dyn Subject>,
+    pub(super) options: HttpOptions,
+    pub(super) feed: Arc<Feed>,
+    pub(super) page: Page,
+}
+
+impl Site {
+    pub(super) fn new(subject: Arc<dyn Subject>, options: HttpOptions, page: Page) -> Self {
+        let feed = Arc::new(Feed::new(Arc::clone(&subject), &options));
+        Self { subject, options, feed, page }
+    }
+
+    /// Whether who asks may see details.
+    pub(super) fn may_see(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match self.options.details {
+            Details::Public => Ok(()),
+            Details::Token => self.bears_token(headers),
+        }
+    }
+
+    /// Whether who asks bears the token.
+    pub(super) fn bears_token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        match &self.options.token {
+            None => Err(Refusal::Closed),
+            Some(token) if token.is_borne_by(headers) => Ok(()),
+            Some(_) => Err(Refusal::Unauthorized),
+        }
+    }
+}
+
+/// What the page is told: the status and, in the same object, what happened lately.
+#[derive(Serialize)]
+struct Scene {
+    #[serde(flatten)]
+    status: Status,
+    outages: Vec<OutageRecord>,
+    spans: Vec<SpanRecord>,
+    /// Whether there are actions, for whom has the token.
+    actions: bool,
+}
+
+/// The page's document, in one line.
+pub(super) fn scene(subject: &dyn Subject, actions: bool) -> String {
+    let Chronicle { outages, spans, .. } = subject.timeline();
+    written(&Scene { status: subject.status(), outages, spans, actions })
+}
+
+/// All that is known.
+pub(super) async fn status(State(site): State<Arc<Site>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    site.may_see(&headers)?;
+    Ok(json(StatusCode::OK, written(&site.subject.status())))
+}
+
+/// What happened lately.
+pub(super) async fn timeline(State(site): State<Arc<Site>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    site.may_see(&headers)?;
+    Ok(json(StatusCode::OK, written(&site.subject.timeline())))
+}
+
+fn written(value: &impl Serialize) -> String {
+    // Plain values with names for keys: there is nothing in them that JSON cannot write.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// The metrics, where somebody counts them.
+pub(super) async fn metrics(State(site): State<Arc<Site>>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let metrics = site.options.metrics.as_ref().ok_or(Refusal::NotFound)?;
+    site.may_see(&headers)?;
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], metrics()).into_response())
+}
