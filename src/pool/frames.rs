@@ -30,9 +30,8 @@ pub(super) struct Frames {
     /// Since the last Sync something was asked for that is more than closing.
     asked: bool,
     parameters: u8,
-    started: bool,
-    in_transaction: bool,
-    failed: bool,
+    /// `STARTED`, and what the last `ReadyForQuery` said.
+    ready: u64,
     /// Statements that have begun to leave.
     statements: u64,
     unsynced: bool,
@@ -46,43 +45,52 @@ pub(super) struct Frames {
 impl Frames {
     /// Takes note of bytes that have been written. Those of the login have no tags yet and are ignored.
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
-        while self.started && !self.lost && !bytes.is_empty() {
-            let begins = !self.sending.is_inside();
-            // Query, Execute, FunctionCall: what was only parsed or bound does nothing.
-            self.statements += u64::from(begins && matches!(bytes.first(), Some(b'Q' | b'E' | b'F')));
-            match self.sending.next(&mut bytes, |_, _| {}) {
-                Ok(Some((tag, _))) => self.on_request(tag),
-                Ok(None) => return,
-                Err(NotAFrame) => self.lost = true,
-            }
+        if self.ready == 0 || self.lost {
+            return;
+        }
+        if self.sending.is_inside() {
+            self.sent_in_parts(&mut bytes);
+        }
+        while !self.lost
+            && let Some((tag, _)) = next_whole(&mut bytes)
+        {
+            self.count_statement(tag);
+            self.on_request(tag);
+        }
+        if !self.lost
+            && let Some(&tag) = bytes.first()
+        {
+            self.count_statement(tag);
+            self.sent_in_parts(&mut bytes);
         }
     }
 
     /// Takes note of bytes that have been read.
     pub(super) fn received(&mut self, mut bytes: &[u8]) {
-        while !self.lost && !bytes.is_empty() {
-            let report = &mut self.report;
-            let look = |tag, part: &[u8]| {
-                if tag == b'E' {
-                    report.take(part);
-                }
-            };
-            match self.receiving.next(&mut bytes, look) {
-                Ok(Some((tag, first))) => self.on_reply(tag, first),
-                Ok(None) => return,
-                Err(NotAFrame) => self.lost = true,
+        if self.lost {
+            return;
+        }
+        if self.receiving.is_inside() {
+            self.received_in_parts(&mut bytes);
+        }
+        while let Some((tag, body)) = next_whole(&mut bytes) {
+            if tag == b'E' {
+                self.report.take(body);
             }
+            self.on_reply(tag, body.first().copied());
+        }
+        if !bytes.is_empty() {
+            self.received_in_parts(&mut bytes);
         }
     }
 
     /// All of it in one word.
+    #[inline]
     pub(super) fn seen(&self) -> Seen {
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        let unfinished = self.unsynced || self.copying || self.sending.is_inside();
+        let unfinished = self.unsynced | self.copying | self.sending.is_inside();
         Seen(
-            flag(self.started, STARTED)
-                | flag(self.in_transaction, IN_TRANSACTION)
-                | flag(self.failed, FAILED)
+            self.ready
                 | flag(unfinished, UNFINISHED)
                 | flag(self.lost, LOST)
                 | flag(self.report.fatal.is_some(), FATAL)
@@ -101,6 +109,43 @@ impl Frames {
         self.report.fatal
     }
 
+    #[cold]
+    fn sent_in_parts(&mut self, bytes: &mut &[u8]) {
+        match self.sending.next(bytes, |_, _| {}) {
+            Ok(Some((tag, _))) => self.on_request(tag),
+            Ok(None) => {}
+            Err(NotAFrame) => self.lose(bytes),
+        }
+    }
+
+    #[cold]
+    fn received_in_parts(&mut self, bytes: &mut &[u8]) {
+        let report = &mut self.report;
+        let look = |tag, part: &[u8]| {
+            if tag == b'E' {
+                report.take(part);
+            }
+        };
+        match self.receiving.next(bytes, look) {
+            Ok(Some((tag, first))) => self.on_reply(tag, first),
+            Ok(None) => {}
+            Err(NotAFrame) => self.lose(bytes),
+        }
+    }
+
+    /// What is left of `bytes` says nothing.
+    fn lose(&mut self, bytes: &mut &[u8]) {
+        self.lost = true;
+        *bytes = &[];
+    }
+
+    /// Query, Execute, FunctionCall: what was only parsed or bound does nothing.
+    #[inline]
+    fn count_statement(&mut self, tag: u8) {
+        self.statements += u64::from(matches!(tag, b'Q' | b'E' | b'F'));
+    }
+
+    #[inline]
     fn on_request(&mut self, tag: u8) {
         match tag {
             // Query, FunctionCall.
@@ -128,14 +173,18 @@ impl Frames {
         }
     }
 
-    fn on_reply(&mut self, tag: u8, first: u8) {
+    #[inline]
+    fn on_reply(&mut self, tag: u8, first: Option<u8>) {
         match tag {
             b'Z' => {
                 self.answered();
                 self.copying = false;
-                self.started = true;
-                self.in_transaction = first != b'I';
-                self.failed = first == b'E';
+                self.ready = STARTED
+                    | match first {
+                        Some(b'I') => 0,
+                        Some(b'E') => IN_TRANSACTION | FAILED,
+                        _ => IN_TRANSACTION,
+                    };
             }
             // CopyInResponse, CopyBothResponse. A Sync that was sent along with the COPY is read as part of the data, and
             // ignored: the one after CopyDone is answered.
@@ -228,6 +277,15 @@ fn body(length: [u8; 4]) -> Result<u32, NotAFrame> {
     length.checked_sub(4).ok_or(NotAFrame)
 }
 
+/// The tag and the body of the first frame, and past it, if all of it is there. Most frames come whole.
+#[inline]
+fn next_whole<'a>(bytes: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let (&[tag, length @ ..], rest) = bytes.split_first_chunk::<HEADER>()?;
+    let (body, rest) = rest.split_at_checked(body(length).ok()? as usize)?;
+    *bytes = rest;
+    Some((tag, body))
+}
+
 impl Cursor {
     fn is_inside(&self) -> bool {
         self.filled > 0
@@ -235,25 +293,7 @@ impl Cursor {
 
     /// Moves past the end of the current frame, if `bytes` reach so far, and gives its tag and the first byte of its body.
     /// `look` is shown the tag and each part of the body as it passes.
-    fn next(&mut self, bytes: &mut &[u8], look: impl FnOnce(u8, &[u8])) -> Result<Option<(u8, u8)>, NotAFrame> {
-        // Most frames come whole.
-        if self.filled == 0
-            && let Some((&[tag, length @ ..], rest)) = bytes.split_first_chunk::<HEADER>()
-            && let Some((body, rest)) = rest.split_at_checked(body(length)? as usize)
-        {
-            look(tag, body);
-            *bytes = rest;
-            return Ok(Some((tag, body.first().copied().unwrap_or_default())));
-        }
-        self.next_in_parts(bytes, look)
-    }
-
-    #[cold]
-    fn next_in_parts(
-        &mut self,
-        bytes: &mut &[u8],
-        look: impl FnOnce(u8, &[u8]),
-    ) -> Result<Option<(u8, u8)>, NotAFrame> {
+    fn next(&mut self, bytes: &mut &[u8], look: impl FnOnce(u8, &[u8])) -> Result<Option<(u8, Option<u8>)>, NotAFrame> {
         if self.filled < self.header.len() {
             let part = bytes.len().min(self.header.len() - self.filled);
             self.header[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
@@ -275,7 +315,7 @@ impl Cursor {
             return Ok(None);
         }
         self.filled = 0;
-        Ok(Some((self.header[0], self.first.unwrap_or_default())))
+        Ok(Some((self.header[0], self.first)))
     }
 }
 

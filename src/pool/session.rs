@@ -67,16 +67,12 @@ impl Session {
             let _ = age.as_mut().poll(&mut Context::from_waker(spent));
         }
         let mut cut = pin!(cuts.wait_for(|cut| cut.ends(generation)));
-        let mut known: Option<Waker> = None;
         let end = poll_fn(|cx| {
             // A cut wakes this task, and the belief has changed by then. To ask for it at each turn would take a lock that all
             // sessions share.
-            let registered = known.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-            if !registered || self.server.cell.belief().outdates(generation) {
-                known = Some(cx.waker().clone());
-                if cut.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Err(None));
-                }
+            let is_new = self.gauge.follow(cx.waker());
+            if (is_new || self.server.cell.belief().outdates(generation)) && cut.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(None));
             }
             self.turn(cx).map_err(Some)
         })
@@ -100,6 +96,7 @@ impl Session {
     }
 
     /// One turn of the driver: everything it can do now.
+    #[inline]
     fn turn(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         let (wire, notice, tap) = (&mut self.wire, &mut self.notice, &self.tap);
         let end = self.gauge.turn(cx, |cx| {

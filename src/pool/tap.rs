@@ -198,9 +198,9 @@ pub(super) struct Gauge {
 }
 
 impl Gauge {
-    /// One turn of the session: `work` is given a context whose waker raises `STIRRED`.
+    /// One turn of the session, whose task was [followed](Self::follow): `work` is given a context whose waker raises `STIRRED`.
+    #[inline]
     pub(super) fn turn<T>(&mut self, cx: &Context<'_>, work: impl FnOnce(&mut Context<'_>) -> T) -> T {
-        self.follow(cx.waker());
         let (waker, shared) = (self.waker.as_ref().map_or(cx.waker(), |(_, ours)| ours), &self.tap.shared);
         self.writer.begin(&shared.word);
         let result = work(&mut Context::from_waker(waker));
@@ -226,13 +226,16 @@ impl Gauge {
         let _ = self.tap.shared.ending.set(ending);
     }
 
-    /// Makes the waker that stirs the word on its way to `task`, unless there is one.
-    fn follow(&mut self, task: &Waker) {
-        if !self.waker.as_ref().is_some_and(|(known, _)| known.will_wake(task)) {
+    /// Makes the waker that stirs the word on its way to `task`, unless there is one. Whether there was none.
+    #[inline]
+    pub(super) fn follow(&mut self, task: &Waker) -> bool {
+        let is_new = !self.waker.as_ref().is_some_and(|(known, _)| known.will_wake(task));
+        if is_new {
             *self.tap.shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task.clone());
             let ours = Waker::from(Arc::new(Stir { tap: self.tap.clone(), task: task.clone() }));
             self.waker = Some((task.clone(), ours));
         }
+        is_new
     }
 }
 
@@ -312,9 +315,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tapped<S> {
             }
             return read;
         }
-        let known = self.frames.fatal();
+        let was_fatal = self.frames.fatal().is_some();
         self.frames.received(&buf.filled()[before..]);
-        if let (None, Some(code), Some(alarm)) = (known, self.frames.fatal(), self.tap.shared.alarm.get()) {
+        if !was_fatal
+            && let Some(code) = self.frames.fatal()
+            && let Some(alarm) = self.tap.shared.alarm.get()
+        {
             alarm(code);
         }
         self.mark(UNREAD, true);
