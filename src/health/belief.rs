@@ -315,16 +315,9 @@ impl Cell {
         self.belief.0.fetch_or(RETIRED, Ordering::AcqRel);
     }
 
-    /// Counts a lease going out.
-    #[inline]
+    /// Counts a lease going out, or somebody who waits for one.
     pub fn lend(&self) {
         self.leases.lend();
-    }
-
-    /// Counts a lease coming back.
-    #[inline]
-    pub fn take_back(&self) {
-        self.leases.take_back();
     }
 
     /// Counts a lease that is out no more without an answer from the server: that its caller gave up waiting is no sign of life.
@@ -332,7 +325,13 @@ impl Cell {
         self.leases.give_up();
     }
 
-    /// How many leases are out and have come back.
+    /// Takes note that a lease comes back, wherever it was counted when it went out.
+    #[inline]
+    pub fn note_return(&self) {
+        self.leases.note_return();
+    }
+
+    /// How many leases that are counted here are out, and whether some have come back.
     #[must_use]
     pub fn leases(&self) -> Leases {
         self.leases.now()

@@ -1,4 +1,4 @@
-//! How many leases are out, and how many have come back: counted by every request, read now and then.
+//! How many leases are out, and whether any comes back: written by every request, read now and then.
 
 use super::atomic::{AtomicU64, Ordering};
 use crate::striped::{Alone, Striped};
@@ -8,11 +8,11 @@ use crate::striped::{Alone, Striped};
 pub struct Leases {
     /// Out now.
     pub out: u32,
-    /// Came back since the start, wrapping.
+    /// Another number whenever some have come back.
     pub returned: u32,
 }
 
-/// Counts them, on each thread for itself.
+/// Counts them, on each thread for itself. Those that hold their server are counted by that, and only say here that they come back.
 #[derive(Debug)]
 pub(super) struct LeaseCount(Striped<Alone<Stripe>>);
 
@@ -20,37 +20,38 @@ pub(super) struct LeaseCount(Striped<Alone<Stripe>>);
 #[derive(Debug)]
 struct Stripe {
     lent: AtomicU64,
-    returned: AtomicU64,
     given_up: AtomicU64,
+    returned: AtomicU64,
 }
 
 impl Default for LeaseCount {
     fn default() -> Self {
         let zero = || AtomicU64::new(0);
-        Self(Striped::new(|| Alone(Stripe { lent: zero(), returned: zero(), given_up: zero() })))
+        Self(Striped::new(|| Alone(Stripe { lent: zero(), given_up: zero(), returned: zero() })))
     }
 }
 
 impl LeaseCount {
     /// Counts a lease going out.
-    #[inline]
     pub(super) fn lend(&self) {
         self.0.mine().0.lent.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a lease coming back.
-    #[inline]
-    pub(super) fn take_back(&self) {
-        // Whoever counts this one finds that it had been lent.
-        self.0.mine().0.returned.fetch_add(1, Ordering::Release);
-    }
-
-    /// Counts a lease that is out no more without an answer from the server: that its caller gave up waiting is no sign of life.
+    /// Counts a lease that is out no more: that its caller gave up waiting is no sign of life.
     pub(super) fn give_up(&self) {
+        // Whoever counts this one finds that it had been lent.
         self.0.mine().0.given_up.fetch_add(1, Ordering::Release);
     }
 
-    /// How many leases are out and have come back. One that goes out or comes back meanwhile may count as out.
+    /// Takes note that a lease comes back. Where two threads do so at once one note may be lost, and the other says the same: so
+    /// it costs no atomic addition.
+    #[inline]
+    pub(super) fn note_return(&self) {
+        let returned = &self.0.mine().0.returned;
+        returned.store(returned.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// How many leases are out, and whether some have come back. One that goes out or is given up meanwhile may count as out.
     #[must_use]
     pub(super) fn now(&self) -> Leases {
         let sum = |count: fn(&Stripe) -> &AtomicU64| {
@@ -58,8 +59,8 @@ impl LeaseCount {
             counts.fold(0, u32::wrapping_add)
         };
         // In this order: what has ended had begun.
-        let (returned, given_up) = (sum(|stripe| &stripe.returned), sum(|stripe| &stripe.given_up));
+        let given_up = sum(|stripe| &stripe.given_up);
         let lent = sum(|stripe| &stripe.lent);
-        Leases { out: lent.wrapping_sub(returned).wrapping_sub(given_up), returned }
+        Leases { out: lent.wrapping_sub(given_up), returned: sum(|stripe| &stripe.returned) }
     }
 }

@@ -194,7 +194,7 @@ impl<P: Probe> Watched<P> {
     /// Looks, when it is time to, whether leases come back. When the next look is due.
     pub(super) fn look(&mut self, now: Instant) -> Instant {
         if self.next_look <= now {
-            if self.slow.look(self.server.cell.leases(), now) {
+            if self.slow.look(self.server.leases(), now) {
                 let _ = self.health.on(Signal::Slow, now);
             }
             self.next_look = now + self.slow.interval();

@@ -47,7 +47,12 @@ pub use self::{
     tap::Tap,
     tls::TlsError,
 };
-pub(crate) use self::{connect::Terms, dial::Dialed, fault::cause_of, server::Share};
+pub(crate) use self::{
+    connect::Terms,
+    dial::Dialed,
+    fault::cause_of,
+    server::{Loan, Loans, Share},
+};
 // For this crate's program, tests and benches: no part of the interface.
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

@@ -4,7 +4,7 @@ use std::{
     error::Error,
     ops::Deref,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock,
     config::{AliasName, OutageErrors},
-    health::{Belief, Cell, Generation, Need},
+    health::{Belief, Cell, Generation, Leases, Need},
     policy::{Bucket, Calls, Fault},
     striped::{Alone, Striped},
 };
@@ -50,26 +50,63 @@ pub struct Server {
     pub(crate) cancels: Semaphore,
     /// When a session was lost last, in milliseconds since `born` and one more. 0: never.
     lost: AtomicU64,
+    loans: Mutex<Weak<Loans>>,
 }
 
 /// A share in a server, for what comes and goes all the time: it is counted with those of the same thread alone.
 #[derive(Debug, Clone)]
 pub(crate) struct Share(Arc<Alone<Arc<Server>>>);
 
+/// What a lease holds of its server: as long as it is there, a lease is out. So it is counted by being held.
+#[derive(Debug, Clone)]
+pub(crate) struct Loan(Arc<Alone<Share>>);
+
+/// Of what the leases of one server are made, on each thread another.
+#[derive(Debug)]
+pub(crate) struct Loans(Striped<Loan>);
+
 impl Share {
     pub(crate) fn new(server: &Arc<Server>) -> Self {
         Self(Arc::new(Alone(Arc::clone(server))))
     }
+}
 
-    /// One for each stripe.
-    pub(crate) fn striped(server: &Arc<Server>) -> Striped<Self> {
-        Striped::new(|| Self::new(server))
+impl Loans {
+    /// For one lease.
+    #[inline]
+    pub(crate) fn lend(&self) -> Loan {
+        self.0.mine().clone()
+    }
+
+    /// How many leases are out.
+    pub(crate) fn out(&self) -> u32 {
+        // Each stripe's first is here.
+        let out: usize = self.0.all().iter().map(|first| Arc::strong_count(&first.0) - 1).sum();
+        u32::try_from(out).unwrap_or(u32::MAX)
+    }
+}
+
+impl Loan {
+    /// Takes note that a lease comes back, before this is dropped. A drop alone says that nobody waits for an answer any more.
+    #[inline]
+    pub(crate) fn come_back(&self) {
+        self.cell.note_return();
+    }
+}
+
+impl Deref for Loan {
+    type Target = Share;
+
+    #[inline]
+    fn deref(&self) -> &Share {
+        &self.0.0
     }
 }
 
 impl Deref for Share {
     type Target = Server;
 
+    #[inline]
     fn deref(&self) -> &Server {
         &self.0.0
     }
@@ -122,6 +159,7 @@ impl Server {
             born: clock::now(),
             cancels: Semaphore::new(CANCELS),
             lost: AtomicU64::new(0),
+            loans: Mutex::default(),
         }
     }
 
@@ -140,6 +178,23 @@ impl Server {
     /// Whether both are the same PostgreSQL under the same alias, before and after a reload.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.name == other.name && self.address == other.address
+    }
+
+    /// Of what its leases are made: the same for all who lend its connections.
+    pub(crate) fn loans(self: &Arc<Self>) -> Arc<Loans> {
+        let mut loans = self.loans.lock().unwrap_or_else(PoisonError::into_inner);
+        loans.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(Loans(Striped::new(|| Loan(Arc::new(Alone(Share::new(self)))))));
+            *loans = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    /// How many leases are out or waited for, and whether some have come back.
+    pub(crate) fn leases(&self) -> Leases {
+        let loans = self.loans.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let Leases { out, returned } = self.cell.leases();
+        Leases { out: out + loans.map_or(0, |loans| loans.out()), returned }
     }
 
     /// By what the calls of one process tell servers apart.
@@ -294,6 +349,21 @@ mod tests {
         assert!(!is_over(turned.as_mut()).await);
         server.publish(Belief::new(State::Down, Generation(2)));
         assert!(is_over(turned).await);
+    }
+
+    #[test]
+    fn a_lease_is_out_as_long_as_it_is_held_on_whichever_thread_and_whoever_else_shares_the_server() {
+        let server = Arc::new(Server::new(AliasName::new("db").unwrap(), "db".to_owned(), Arc::new(Notify::new())));
+        let (loans, others) = (server.loans(), server.loans());
+        let lent: Vec<Loan> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..10).map(|_| scope.spawn(|| [loans.lend(), others.lend()])).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        let _share = Share::clone(&lent[0]);
+        assert_eq!((server.leases(), loans.out()), (Leases { out: 20, returned: 0 }, 20));
+        lent.first().unwrap().come_back();
+        drop(lent);
+        assert_eq!(server.leases(), Leases { out: 0, returned: 1 });
     }
 
     #[test]

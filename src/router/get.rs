@@ -51,7 +51,7 @@ pin_project! {
         news: Notified<'a>,
         #[pin]
         late: Sleep,
-        unanswered: Unanswered<&'a Server>,
+        unanswered: Unanswered<'a>,
         place: Place<'a>,
     }
 }
@@ -110,7 +110,7 @@ where
         match asked.poll(cx) {
             // Who did not wait chose it just now. What is matched here is moved once, into its lease.
             Poll::Ready(Ok(connection)) if deadline.is_none() || !is_news(stop.belief()) => {
-                Poll::Ready(Ok(Lease::new(connection, stop.share(), generation, false)))
+                Poll::Ready(Ok(Lease::new(connection, stop.lend(), generation, false)))
             }
             Poll::Ready(Ok(connection)) => {
                 let deadline = deadline.unwrap_or_else(|| line.deadline());

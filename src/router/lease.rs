@@ -9,12 +9,12 @@ use std::{
 use super::{
     DefaultBackend,
     recall::Recall,
-    settle::{Unanswered, give_up, settle},
+    settle::{give_up, settle},
 };
 use crate::{
     config::AliasName,
     health::Generation,
-    pool::{Backend, CancelToken, Condition, Share},
+    pool::{Backend, CancelToken, Condition, Loan, Share},
 };
 
 /// A connection on loan from the router. It dereferences to what the pool lends, so it is used as that is.
@@ -29,7 +29,7 @@ use crate::{
 pub struct Lease<B: Backend = DefaultBackend> {
     /// There until `drop`.
     connection: Option<B::Connection>,
-    server: Share,
+    server: Loan,
     generation: Generation,
     detour: bool,
     /// Of a call that has handed it to its work.
@@ -38,8 +38,7 @@ pub struct Lease<B: Backend = DefaultBackend> {
 
 impl<B: Backend> Lease<B> {
     #[inline(always)]
-    pub(super) fn new(connection: B::Connection, server: Share, generation: Generation, detour: bool) -> Self {
-        server.cell.lend();
+    pub(super) fn new(connection: B::Connection, server: Loan, generation: Generation, detour: bool) -> Self {
         Self { connection: Some(connection), server, generation, detour, recall: None }
     }
 
@@ -102,9 +101,7 @@ impl<B: Backend> Drop for Lease<B> {
         let Some(connection) = &self.connection else { return };
         if let Some(recall) = self.recall.take() {
             if recall.come_back() {
-                // Whoever gave it up had no answer.
-                self.server.cell.give_up();
-                // As in `settle`: past the cap the server ends the session first, or a burst would empty its pools.
+                // Whoever gave it up had no answer: it does not count as one that has come back. As in `settle`: past the cap the server ends the session first, or a burst would empty its pools.
                 let keeps = self.detour || !self.server.may_discard();
                 self.connection.take().into_iter().for_each(|lost| give_up::<B>(lost, keeps));
                 return;
@@ -121,13 +118,12 @@ impl<B: Backend> Drop for Lease<B> {
             self.server.lose(self.generation);
         }
         if matches!(condition, Condition::Busy | Condition::Used) {
-            let unanswered = Unanswered::left_by(self.server.clone());
             if let Some(used) = self.connection.take() {
-                settle::<B>(used, self.detour, unanswered, self.generation);
+                settle::<B>(used, self.detour, self.server.clone(), self.generation);
             }
             return;
         }
-        cell.take_back();
+        self.server.come_back();
         // A clean one is left where it is, to be dropped without being moved.
         if condition == Condition::Dirty {
             self.connection.take().into_iter().for_each(|dirty| give_up::<B>(dirty, self.detour));

@@ -117,7 +117,7 @@ impl<B: Backend> Line<B> {
             let first = pin!(std::future::ready(Ok(connection)));
             let found = self.attempt(stop, generation, first, deadline).await;
             match found.and_then(|connection| stop.confirm(self.route.need(), connection).map_err(Miss::Refused)) {
-                Ok(connection) => Ok(Lease::new(connection, stop.share(), generation, false)),
+                Ok(connection) => Ok(Lease::new(connection, stop.lend(), generation, false)),
                 Err(Miss::Late) => Err(self.late(stop)),
                 Err(Miss::Refused(refusal)) => {
                     self.get_within(router, Some((stop, generation, refusal)), deadline).await
@@ -224,7 +224,7 @@ impl<B: Backend> Line<B> {
         if detour {
             self.count(|server| server.cell.count_detoured());
         }
-        Lease::new(connection, stop.share(), generation, detour)
+        Lease::new(connection, stop.lend(), generation, detour)
     }
 
     /// The plan for a call that has failed on some servers: those come last, or not at all. A detour that is full comes after those

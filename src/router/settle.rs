@@ -1,12 +1,12 @@
 //! What becomes of a connection that does not come back clean? It settles, is reset, or is given up; none of it on a caller's time.
 
-use std::{ops::Deref, time::Duration};
+use std::time::Duration;
 
 use tokio::{runtime::Handle, time::timeout};
 
 use crate::{
     health::Generation,
-    pool::{Backend, Condition, Server, Share},
+    pool::{Backend, Condition, Loan, Server},
 };
 
 /// How long a connection that came back with something under way may take to finish it: a rollback does, a dropped query that
@@ -28,55 +28,40 @@ const DISCARD: &str = "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; 
 /// How long a session that was given up on a detour keeps its place at most.
 const LEAVE: Duration = Duration::from_secs(60);
 
-/// Counts as a lease that is out, and not as one that has come back: whoever waits for a connection, and a connection that came back
-/// before the server had answered. So a server that answers nobody is found silent, however soon its callers give up.
-pub(super) struct Unanswered<S: Deref<Target = Server>>(S);
+/// Counts as a lease that is out, and not as one that has come back: whoever waits for a connection. So a server that answers nobody
+/// is found silent, however soon its callers give up.
+pub(super) struct Unanswered<'a>(&'a Server);
 
-impl<S: Deref<Target = Server>> Unanswered<S> {
-    pub(super) fn waiting_for(server: S) -> Self {
+impl<'a> Unanswered<'a> {
+    pub(super) fn waiting_for(server: &'a Server) -> Self {
         server.cell.lend();
         Self(server)
     }
-
-    /// In the place of a lease that is still counted as out.
-    pub(super) fn left_by(server: S) -> Self {
-        Self(server)
-    }
-
-    fn answered(self) {
-        // One more goes out and comes back; the drop then ends this one.
-        self.0.cell.lend();
-        self.0.cell.take_back();
-    }
 }
 
-impl<S: Deref<Target = Server>> Drop for Unanswered<S> {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         self.0.cell.give_up();
     }
 }
 
-/// Gives a connection back once it is clean and has forgotten its last user where its pool wants that, or gives it up.
+/// Gives a connection back once it is clean and has forgotten its last user where its pool wants that, or gives it up. It counts as
+/// out until then: that it came back before the server had answered is no sign of life.
 ///
 /// Cancel safety: the runtime of whoever dropped the lease may end at any moment; then the connection is closed.
-pub(super) fn settle<B: Backend>(
-    connection: B::Connection,
-    detour: bool,
-    lease: Unanswered<Share>,
-    generation: Generation,
-) {
+pub(super) fn settle<B: Backend>(connection: B::Connection, detour: bool, loan: Loan, generation: Generation) {
     let Ok(runtime) = Handle::try_current() else { return B::discard(connection) };
     let unproven = Unproven::<B>::new(connection);
     runtime.spawn(async move {
-        match unproven.become_clean(&lease.0).await {
+        match unproven.become_clean(&loan).await {
             Ok(mut clean) => {
-                if lease.0.cell.belief().generation() == generation {
+                if loan.cell.belief().generation() == generation {
                     drop(clean.take());
                 }
-                lease.answered();
+                loan.come_back();
             }
             Err(unfit) => {
-                drop(lease);
+                drop(loan);
                 if detour {
                     unfit.leave().await;
                 }
@@ -193,7 +178,7 @@ mod tests {
     async fn busy_lease(pool: &FakePool, server: &Arc<Server>) -> Lease<FakePool> {
         let mut connection = pool.acquire().await.unwrap();
         connection.condition = Condition::Busy;
-        Lease::new(connection, Share::new(server), server.cell.belief().generation(), false)
+        Lease::new(connection, server.loans().lend(), server.cell.belief().generation(), false)
     }
 
     fn server() -> Arc<Server> {
@@ -214,8 +199,7 @@ mod tests {
         let (pool, server) = (FakePool::new(1), server());
         let mut connection = pool.acquire().await.unwrap();
         connection.condition = Condition::Clean;
-        server.cell.lend();
-        settle::<FakePool>(connection, false, Unanswered(Share::new(&server)), Generation(0));
+        settle::<FakePool>(connection, false, server.loans().lend(), Generation(0));
         server.publish(Belief::new(State::Down, Generation(1)));
         tokio::time::sleep(SETTLE).await;
         assert_eq!(pool.status().size, 0);
@@ -226,7 +210,7 @@ mod tests {
         let (pool, server) = (FakePool::new(1), server());
         let mut connection = pool.acquire().await.unwrap();
         (connection.condition, connection.resets) = (condition, resets);
-        drop(Lease::<FakePool>::new(connection, Share::new(&server), server.cell.belief().generation(), false));
+        drop(Lease::<FakePool>::new(connection, server.loans().lend(), server.cell.belief().generation(), false));
         pool.acquire().await.unwrap().number == 0
     }
 

@@ -13,15 +13,14 @@ use super::{
 use crate::{
     health::{Belief, Need},
     plan::{Candidate, Narrowed},
-    pool::{Backend, Server, Share},
-    striped::Striped,
+    pool::{Backend, Loan, Loans, Server},
 };
 
 /// One place on a route: a server, and the pool that this route uses there.
 #[derive(Debug)]
 pub(super) struct Stop<B> {
     pub(super) server: Arc<Server>,
-    shares: Striped<Share>,
+    loans: Arc<Loans>,
     pub(super) pool: Arc<B>,
     /// Who waits for it.
     pub(super) queue: Arc<Queue>,
@@ -33,7 +32,7 @@ impl<B> Stop<B> {
     pub(super) fn new(server: &Arc<Server>, pool: &Arc<B>) -> Self {
         Self {
             server: Arc::clone(server),
-            shares: Share::striped(server),
+            loans: server.loans(),
             pool: Arc::clone(pool),
             queue: Arc::default(),
             width: Arc::default(),
@@ -42,8 +41,8 @@ impl<B> Stop<B> {
 
     /// For a lease of its server.
     #[inline]
-    pub(super) fn share(&self) -> Share {
-        self.shares.mine().clone()
+    pub(super) fn lend(&self) -> Loan {
+        self.loans.lend()
     }
 
     /// By what one call tells servers apart.
@@ -70,7 +69,7 @@ impl<B> Clone for Stop<B> {
     fn clone(&self) -> Self {
         let (queue, width) = (Arc::clone(&self.queue), Arc::clone(&self.width));
         let (server, pool) = (Arc::clone(&self.server), Arc::clone(&self.pool));
-        Self { server, shares: self.shares.clone(), pool, queue, width }
+        Self { server, loans: Arc::clone(&self.loans), pool, queue, width }
     }
 }
 
@@ -96,7 +95,7 @@ impl<B: Send + Sync> Candidate for Stop<B> {
     }
 
     fn load(&self) -> u32 {
-        self.server.cell.leases().out
+        self.server.cell.leases().out + self.loans.out()
     }
 
     fn take_trial(&self) -> bool {

@@ -121,7 +121,8 @@ async fn leases_that_come_back_cause_no_ping_and_one_that_does_not_causes_some_a
     for _ in 0..600 {
         cell.lend();
         sleep(SECOND / 10).await;
-        cell.take_back();
+        cell.give_up();
+        cell.note_return();
     }
     assert!(bench.fake("replica").pings().is_empty());
     cell.lend();

@@ -87,7 +87,7 @@ fn without_primary(primary: u16, replica: u16) -> ConfigBuilder {
 async fn waiting(alias: Alias<FakePool>) -> tokio::task::JoinHandle<Result<super::Lease<FakePool>, super::Error>> {
     let (line, get) = (alias.line.clone(), tokio::spawn(async move { alias.get().await }));
     let server = &line.route.own()[0].server;
-    while server.cell.leases().out < 2 {
+    while server.leases().out < 2 {
         tokio::task::yield_now().await;
     }
     get

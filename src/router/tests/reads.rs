@@ -56,7 +56,7 @@ pub(super) fn own(alias: &Alias<FakePool>) -> PoolStatus {
 
 pub(super) fn leases_out(alias: &Alias<FakePool>) -> u32 {
     let stops = alias.line.route.own().iter().chain(alias.line.route.failover());
-    stops.map(|stop| stop.server.cell.leases().out).sum()
+    stops.map(|stop| stop.server.leases().out).sum()
 }
 
 /// What a session says that was lost.
