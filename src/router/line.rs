@@ -281,7 +281,7 @@ impl<B: Backend> Line<B> {
     where
         F: Future<Output = Result<B::Connection, B::Error>>,
     {
-        let _unanswered = Unanswered::waiting_for(&*stop.server);
+        let _unanswered = Unanswered::waiting_for(&stop.server);
         let work = async {
             let mut connection = first.as_mut().await;
             // At worst every idle connection is dead: each is tried once, and then a new one.
