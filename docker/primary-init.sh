@@ -5,7 +5,11 @@ set -euo pipefail
 psql -v ON_ERROR_STOP=1 --no-psqlrc --quiet --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" --set=password="$POSTGRES_PASSWORD" <<'SQL'
 CREATE ROLE app LOGIN PASSWORD :'password';
 CREATE ROLE replicator LOGIN REPLICATION PASSWORD :'password';
-CREATE TABLE orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, placed_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE orders (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    item text NOT NULL DEFAULT 'an apple',
+    placed_at timestamptz NOT NULL DEFAULT now()
+);
 GRANT SELECT, INSERT ON orders TO app;
 INSERT INTO orders DEFAULT VALUES;
 SQL

@@ -1,4 +1,4 @@
-//! The back end over `bb8`: any manager of theirs, and tokio-postgres over connections of our own.
+//! The back end over `bb8`: any manager of theirs.
 //!
 //! bb8 keeps three things to itself that a router has to have: why a connect failed, a way to take a connection out of the
 //! pool, and a way to close it. So a waiting `acquire` listens to bb8's error sink, and each connection carries a mark that
@@ -23,12 +23,10 @@ use ::bb8::{Builder, ErrorSink, ManageConnection, Pool, PooledConnection, RunErr
 use tokio::{
     runtime::{Handle, TryCurrentError},
     sync::watch,
-    task::JoinHandle,
 };
 
 use super::{
-    AcquireError, AcquireErrorKind, Backend, Condition, Connected, Connector, Driver, FirstRow, FromSpec, PoolSpec,
-    PoolStatus, Probe, Tap, probe,
+    AcquireError, AcquireErrorKind, Backend, Condition, Connector, Driver, FirstRow, PoolSpec, PoolStatus, Probe, Tap,
 };
 
 /// Between two looks at a pool that tells nobody.
@@ -42,9 +40,6 @@ pub struct Bb8<M: ManageConnection, P = Driver> {
     runtime: Handle,
     probe: PhantomData<fn() -> P>,
 }
-
-/// The back end over `bb8` that makes its connections itself: leases dereference to `tokio_postgres::Client`.
-pub type Bb8Postgres = Bb8<ManagePostgres>;
 
 impl<M, P> Bb8<M, P>
 where
@@ -71,6 +66,21 @@ where
             .error_sink(Box::new(Sink(Arc::clone(&news))))
             .build_unchecked(Marking { manage, news: Arc::clone(&news) });
         Ok(Self { pool, news, runtime, probe: PhantomData })
+    }
+
+    /// A pool whose connections are made over a connector of ours.
+    pub(super) fn with(spec: PoolSpec, manage: impl FnOnce(Connector) -> M) -> Result<Self, AcquireError> {
+        let max_size = u32::try_from(spec.max_size).unwrap_or(u32::MAX);
+        if max_size == 0 {
+            return Err(AcquireError::new(AcquireErrorKind::Closed, "a pool of no connections"));
+        }
+        let builder = Builder::new()
+            .max_size(max_size)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            // Longer than either alone: who knows the cause speaks first.
+            .connection_timeout(spec.acquire_timeout.saturating_add(spec.connect_timeout));
+        Self::new(builder, manage(spec.connector)).map_err(|error| AcquireError::new(AcquireErrorKind::Closed, error))
     }
 }
 
@@ -174,23 +184,6 @@ impl<M: ManageConnection, P> Bb8<M, P> {
     }
 }
 
-impl FromSpec for Bb8Postgres {
-    fn from_spec(spec: PoolSpec) -> Result<Self, AcquireError> {
-        let max_size = u32::try_from(spec.max_size).unwrap_or(u32::MAX);
-        if max_size == 0 {
-            return Err(AcquireError::new(AcquireErrorKind::Closed, "a pool of no connections"));
-        }
-        let builder = Builder::new()
-            .max_size(max_size)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            // Longer than either alone: who knows the cause speaks first.
-            .connection_timeout(spec.acquire_timeout.saturating_add(spec.connect_timeout));
-        Self::new(builder, ManagePostgres(spec.connector))
-            .map_err(|error| AcquireError::new(AcquireErrorKind::Closed, error))
-    }
-}
-
 impl<M: ManageConnection, P> fmt::Debug for Bb8<M, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bb8").field("state", &self.pool.state()).finish_non_exhaustive()
@@ -244,80 +237,6 @@ impl<C> Deref for Marked<C> {
 impl<C> DerefMut for Marked<C> {
     fn deref_mut(&mut self) -> &mut C {
         &mut self.connection
-    }
-}
-
-/// Makes bb8 connect the way we do.
-#[derive(Debug)]
-pub struct ManagePostgres(Connector);
-
-/// A tokio-postgres client, to which it dereferences, with the task that drives it. Dropping it closes the session.
-#[derive(Debug)]
-pub struct Session {
-    /// In a box, since bb8 moves what it lends a dozen times, and a client is some 200 bytes.
-    client: Box<tokio_postgres::Client>,
-    task: JoinHandle<()>,
-    tap: Tap,
-}
-
-impl ManageConnection for ManagePostgres {
-    type Connection = Session;
-    type Error = tokio_postgres::Error;
-
-    async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
-        let Connected { client, task, tap } = self.0.connect_tapped().await?;
-        Ok(Session { client: Box::new(client), task, tap })
-    }
-
-    async fn is_valid(&self, session: &mut Session) -> Result<(), tokio_postgres::Error> {
-        session.check_connection().await
-    }
-
-    fn has_broken(&self, session: &mut Session) -> bool {
-        session.is_closed()
-    }
-}
-
-impl Deref for Session {
-    type Target = tokio_postgres::Client;
-
-    fn deref(&self) -> &tokio_postgres::Client {
-        &self.client
-    }
-}
-
-impl DerefMut for Session {
-    fn deref_mut(&mut self) -> &mut tokio_postgres::Client {
-        &mut self.client
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Not left to end by itself: on a frozen server it would wait for the answer of a statement in flight.
-        self.task.abort();
-    }
-}
-
-impl Probe<Session> for Driver {
-    fn is_closed(session: &Session) -> bool {
-        session.client.is_closed()
-    }
-
-    async fn probe(session: &Session) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(session.client.check_connection().await?)
-    }
-
-    fn condition(session: &Session) -> Condition {
-        session.tap.condition()
-    }
-
-    fn tap(session: &Session) -> Option<Tap> {
-        Some(session.tap.clone())
-    }
-
-    async fn execute(session: &Session, sql: &str) -> Result<FirstRow, Box<dyn Error + Send + Sync>> {
-        probe::execute(&session.client, sql).await
     }
 }
 

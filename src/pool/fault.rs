@@ -27,6 +27,10 @@ impl Fault {
             if let Some(error) = error.downcast_ref::<DbError>() {
                 return reported(error);
             }
+            #[cfg(feature = "diesel")]
+            if let Some(fault) = in_diesel(error) {
+                return fault;
+            }
             if error.is::<TlsError>() {
                 return Self::Tls;
             }
@@ -55,6 +59,15 @@ pub(crate) fn cause_of(error: &(dyn Error + 'static), ending: Option<&str>) -> C
         if let Some(error) = error.downcast_ref::<DbError>() {
             return cause_reported(error);
         }
+        #[cfg(feature = "diesel")]
+        if let Some(fault) = in_diesel(error) {
+            return match (fault, ending) {
+                (Fault::Reported { sqlstate, severity: _ }, _) => Cause::new(format!("ERROR {}", sqlstate.as_str())),
+                (Fault::Closed, Some(ending)) => Cause::new(format!("connection closed: {ending}")),
+                (Fault::Closed, None) => Cause::new("connection closed"),
+                _ => Cause::new("an error of the driver's"),
+            };
+        }
         if error.is::<AcquireError>() || error.is::<TlsError>() || error.is::<io::Error>() {
             return Cause::of(error);
         }
@@ -81,19 +94,24 @@ fn driver(error: &tokio_postgres::Error) -> Fault {
     }
     let socket = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match (error.to_string().as_str(), socket) {
-        ("connection closed", _) => Fault::Closed,
-        ("timeout waiting for server", _) => Fault::Late,
         ("error connecting to server", Some(socket)) => connecting(socket),
         ("error communicating with the server", Some(socket)) => in_session(socket),
         // A socket that breaks in the handshake; a certificate that is refused comes as `InvalidData`.
         ("error performing TLS handshake", Some(socket)) if socket.kind() != io::ErrorKind::InvalidData => {
             in_session(socket)
         }
-        ("error performing TLS handshake", _) => Fault::Tls,
-        ("unexpected message from server" | "error parsing response from server", _) => Fault::Garbled,
-        ("authentication error", _) => Fault::Login,
-        ("invalid connection string" | "invalid configuration", _) => Fault::Settings,
-        ("error connecting to server" | "error communicating with the server", None) => Fault::Closed,
+        (text, _) => by_text(text),
+    }
+}
+
+fn by_text(text: &str) -> Fault {
+    match text {
+        "connection closed" | "error connecting to server" | "error communicating with the server" => Fault::Closed,
+        "timeout waiting for server" => Fault::Late,
+        "error performing TLS handshake" => Fault::Tls,
+        "unexpected message from server" | "error parsing response from server" => Fault::Garbled,
+        "authentication error" => Fault::Login,
+        "invalid connection string" | "invalid configuration" => Fault::Settings,
         _ => Fault::Misuse,
     }
 }
@@ -125,6 +143,26 @@ fn reported(error: &DbError) -> Fault {
         }
         None => Fault::Garbled,
     }
+}
+
+/// Diesel keeps of what the server reports a kind, and none for most codes; of what the driver finds the text alone.
+#[cfg(feature = "diesel")]
+fn in_diesel(error: &(dyn Error + 'static)) -> Option<Fault> {
+    use diesel::{
+        ConnectionError,
+        result::{DatabaseErrorKind as Kind, Error as Told},
+    };
+    if let Some(ConnectionError::CouldntSetupConfiguration(error)) = error.downcast_ref() {
+        return in_diesel(error);
+    }
+    let code = match error.downcast_ref::<Told>()? {
+        Told::DatabaseError(Kind::ClosedConnection, _) => return Some(Fault::Closed),
+        Told::DatabaseError(Kind::UnableToSendCommand, told) => return Some(by_text(told.message())),
+        Told::DatabaseError(Kind::SerializationFailure, _) => "40001",
+        Told::DatabaseError(Kind::ReadOnlyTransaction, _) => "25006",
+        _ => return None,
+    };
+    Sqlstate::parse(code).map(|sqlstate| Fault::Reported { sqlstate, severity: Severity::Error })
 }
 
 fn connecting(error: &io::Error) -> Fault {

@@ -2,11 +2,15 @@
 
 #[cfg(feature = "bb8")]
 mod bb8;
+#[cfg(feature = "bb8")]
+mod bb8_postgres;
 mod condition;
 mod connect;
 #[cfg(feature = "deadpool")]
 mod deadpool;
 mod dial;
+#[cfg(all(feature = "diesel", any(feature = "bb8", feature = "deadpool")))]
+mod diesel;
 mod fault;
 mod frames;
 mod gate;
@@ -34,9 +38,17 @@ mod atomic {
 use std::{error::Error, fmt, future::Future, sync::Arc, time::Duration};
 
 #[cfg(feature = "bb8")]
-pub use self::bb8::{Bb8, Bb8Postgres, ManagePostgres, Marked, Marking, Session};
+pub use self::bb8::{Bb8, Marked, Marking};
+#[cfg(feature = "bb8")]
+pub use self::bb8_postgres::{Bb8Postgres, ManagePostgres, Session};
 #[cfg(feature = "deadpool")]
 pub use self::deadpool::{Deadpool, DeadpoolPostgres};
+#[cfg(all(feature = "diesel", feature = "bb8"))]
+pub use self::diesel::Bb8Diesel;
+#[cfg(all(feature = "diesel", feature = "deadpool"))]
+pub use self::diesel::DeadpoolDiesel;
+#[cfg(all(feature = "diesel", any(feature = "bb8", feature = "deadpool")))]
+pub use self::diesel::{DieselSession, ManageDiesel};
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 pub use self::none::NoBackend;
 pub use self::{

@@ -19,7 +19,7 @@ use super::{
     condition::{Condition, Ending, Transaction},
     dial::CancelToken,
     frames::{Frames, Seen},
-    word::{FAILED, IN_TRANSACTION, KEEPS, UNREAD, UNSENT, Word, Writer},
+    word::{FAILED, FATAL, IN_TRANSACTION, KEEPS, UNREAD, UNSENT, Word, Writer},
 };
 use crate::config::SessionReset;
 
@@ -84,6 +84,11 @@ impl Tap {
     pub fn statements(&self) -> u64 {
         // As for the transaction.
         self.shared.statements.load(Ordering::Relaxed)
+    }
+
+    /// Whether the session has ended, or the server has said that it does.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_ended() || self.shared.seen.load(Ordering::Relaxed) & FATAL != 0
     }
 
     /// Whether the session is over: nothing more will leave.

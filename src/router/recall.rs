@@ -1,6 +1,7 @@
 //! A lease in the hands of a call's work: what has left over it, and how it is called back.
 
 use std::{
+    error::Error,
     fmt,
     future::Future,
     pin::pin,
@@ -15,7 +16,7 @@ use super::{lease::Lease, whereabouts::Whereabouts};
 use crate::{
     clock,
     health::Generation,
-    policy::Outcome,
+    policy::{Fault, Outcome},
     pool::{Backend, CancelToken, Condition, Share, Tap},
 };
 
@@ -120,6 +121,14 @@ impl Recall {
         // The count as it is now may include the next lease's: it errs towards what promises less.
         let sent = sent.unwrap_or_else(|| self.sent(tap));
         if over && sent == 0 { Outcome::NotSent } else { Outcome::Unknown }
+    }
+
+    /// What went wrong. An error may hide what the driver said, as those of an ORM do, but not that the session is over.
+    pub(super) fn fault_of(&self, error: &(dyn Error + 'static)) -> Fault {
+        match Fault::of(error) {
+            Fault::Unknown if self.tap.as_ref().is_some_and(Tap::is_over) => Fault::Closed,
+            fault => fault,
+        }
     }
 
     /// Why the session ended, in the server's words or the socket's.

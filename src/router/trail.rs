@@ -59,7 +59,7 @@ impl<'a, B: Backend> Trail<'a, B> {
 
     /// Takes down an attempt that failed, and says where the next one may go. An error ends the call.
     pub(super) fn fail(&mut self, recall: &Recall, error: BoxError) -> Result<Place, Error> {
-        let fault = Fault::of(&*error);
+        let fault = recall.fault_of(&*error);
         if recall.server.is_accused_by_error(&*error) {
             recall.server.doubt(recall.generation);
         }

@@ -1,0 +1,43 @@
+//! A small service: pages are read from the replica, orders go to the primary. See docs/adopt.
+
+use std::{env, error::Error};
+
+use axum::{extract::State, http::StatusCode, routing::get};
+use deadpool_postgres::{Config, Pool, Runtime, tokio_postgres::NoTls};
+
+#[derive(Clone)]
+struct Shop {
+    primary: Pool,
+    replica: Pool,
+}
+
+const LIST: &str = "SELECT item FROM orders ORDER BY id";
+
+type Answer<T> = Result<T, (StatusCode, String)>;
+
+fn failed(error: impl Error) -> (StatusCode, String) {
+    (StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+}
+
+async fn list(State(shop): State<Shop>) -> Answer<String> {
+    let client = shop.replica.get().await.map_err(failed)?;
+    let rows = client.query(LIST, &[]).await.map_err(failed)?;
+    Ok(rows.iter().map(|row| row.get(0)).collect::<Vec<&str>>().join("\n"))
+}
+
+async fn place(State(shop): State<Shop>, item: String) -> Answer<StatusCode> {
+    let client = shop.primary.get().await.map_err(failed)?;
+    client.execute("INSERT INTO orders (item) VALUES ($1)", &[&item]).await.map_err(failed)?;
+    Ok(StatusCode::CREATED)
+}
+
+#[tokio::main]
+pub(crate) async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt::init();
+    let pool = |url| Config { url: env::var(url).ok(), ..Config::new() }.create_pool(Some(Runtime::Tokio1), NoTls);
+    let shop = Shop { primary: pool("PRIMARY_URL")?, replica: pool("REPLICA_URL")? };
+    let service = axum::Router::new().route("/orders", get(list).post(place)).with_state(shop);
+    let listener = tokio::net::TcpListener::bind(env::var("LISTEN").unwrap_or("127.0.0.1:8080".into())).await?;
+    println!("listening on {}", listener.local_addr()?);
+    Ok(axum::serve(listener, service).await?)
+}
