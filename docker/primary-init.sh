@@ -11,6 +11,8 @@ CREATE TABLE orders (
     placed_at timestamptz NOT NULL DEFAULT now()
 );
 GRANT SELECT, INSERT ON orders TO app;
+-- For `pgdetour migrate`, which makes the schema that write_once keeps its keys in.
+SELECT format('GRANT CREATE ON DATABASE %I TO app', current_database()) \gexec
 INSERT INTO orders DEFAULT VALUES;
 SQL
 

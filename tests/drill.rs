@@ -200,13 +200,22 @@ async fn a_drill_that_is_interrupted_repairs_what_it_broke_and_drops_its_table()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repair_that_does_nothing_is_a_server_that_is_still_broken_and_no_fault_comes_after_it() {
+async fn what_a_repair_leaves_broken_is_told_and_no_fault_comes_after_it() {
     let held = Held::start().await;
-    held.tell("kill replica").await;
-    let output =
-        drill(&["--config", &held.config, "--inject", "never=touch /nowhere/x", "--yes", "--reads-only"]).await;
-    assert_eq!(output.status.code(), Some(3), "a server that is down before the drill is none of its doing");
-    assert!(said(&output).contains("replica is down"), "{}", said(&output));
+    let kill = held.command("kill replica");
+    let (inject, junit) = (format!("kill={kill}"), held.path("drill.xml"));
+    let args = ["--config", &held.config, "--inject", &inject, "--repair", "kill=echo not today; exit 4", "--yes"];
+    let more = ["--inject", "never=true", "--reads-only", "--patience", "1s", "--junit", &junit];
+    let output = drill(&[&args[..], &more].concat()).await;
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    let told = said(&output);
+    assert!(told.contains("replica IS STILL BROKEN") && told.contains("exit status: 4: not today"), "{told}");
+    let cases = cases(&junit);
+    assert!(cases[1].1.as_ref().is_some_and(|why| why.contains("ended before it")), "{cases:?}");
+
+    let again = drill(&["--config", &held.config, "--inject", "never=true", "--yes", "--reads-only"]).await;
+    assert_eq!(again.status.code(), Some(3), "a server that is down before the drill is none of its doing");
+    assert!(said(&again).contains("replica is down"), "{}", said(&again));
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    fine
-  1    what was shown or checked failed
+  1    what was shown, checked or drilled failed
   2    wrong usage, or a mistake in the configuration
   3    the environment does not allow it: no PostgreSQL found, for one
   130  ended by a signal";

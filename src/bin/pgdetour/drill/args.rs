@@ -56,6 +56,10 @@ pub(crate) struct Drill {
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = span)]
     pub(super) hook_timeout: Duration,
 
+    /// How long a server may take to answer after its repair
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = span)]
+    pub(super) patience: Duration,
+
     /// Break the servers that would be listed without this
     #[arg(long)]
     pub(super) yes: bool,
@@ -92,9 +96,6 @@ pub(crate) struct Drill {
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = span)]
     pub(super) after: Duration,
 
-    #[command(flatten)]
-    pub(super) limits: LimitArgs,
-
     /// Write the result as JUnit XML, one test case for each fault
     #[arg(long, value_name = "FILE")]
     pub(super) junit: Option<PathBuf>,
@@ -102,6 +103,9 @@ pub(crate) struct Drill {
     /// One JSON object at the end on standard output, and nothing else there
     #[arg(long)]
     pub(super) json: bool,
+
+    #[command(flatten)]
+    pub(super) limits: LimitArgs,
 }
 
 /// What is too much, for every fault that has no limit of its own in the file.

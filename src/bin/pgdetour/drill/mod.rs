@@ -127,14 +127,14 @@ impl Drill {
             }
             (Pair::given(&plan, config, &faults).await?, faults)
         };
-        let mut teller = Teller::new(args.json);
-        teller.headline(&plan, &faults);
+        let teller = Teller::new(args.json);
         let mut drill =
             Self { plan, pair, faults, ledger: None, broken: Broken::default(), outcomes: Vec::new(), teller };
         drill.can_write_report(args.junit.as_ref())?;
         if let Some(alias) = drill.written() {
             drill.ledger = Some(Ledger::make(&drill.pair.config, &alias).await?);
         }
+        drill.teller.headline(&drill.plan, &drill.faults);
         Ok(drill)
     }
 
@@ -180,7 +180,7 @@ impl Drill {
             let why = if interrupted { "interrupted" } else { "it is still broken" };
             self.teller.warn(&format!("{why}: repairing {}, after {} ...", fault.alias, fault.name));
             let repaired = self.pair.repair(&fault).await;
-            match (repaired, self.pair.answers(&fault.alias, Duration::from_secs(60)).await) {
+            match (repaired, self.pair.answers(&fault.alias, self.plan.pace.patience).await) {
                 (_, Ok(())) => self.teller.warn(&format!("{} answers again", fault.alias)),
                 (repaired, Err(silent)) => {
                     let failed = repaired.err().map(|why| format!("the repair failed: {why}; ")).unwrap_or_default();

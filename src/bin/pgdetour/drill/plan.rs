@@ -48,6 +48,8 @@ pub(super) struct Pace {
     pub(super) outage: Duration,
     pub(super) after: Duration,
     pub(super) hook_timeout: Duration,
+    /// How long a server may take to answer after its repair.
+    pub(super) patience: Duration,
     pub(super) reads: u32,
     /// None: there are none.
     pub(super) writes: Option<u32>,
@@ -156,6 +158,7 @@ impl Plan {
             outage: args.outage,
             after: args.after,
             hook_timeout: args.hook_timeout,
+            patience: args.patience,
             reads: args.rate,
             writes: (!args.reads_only).then_some(args.writes),
         };

@@ -138,6 +138,16 @@ impl Record {
         self.home().is_some()
     }
 
+    /// Whether the last so many reads and writes went where they belong.
+    pub(super) fn is_steady(&self, reads: usize, writes: usize) -> bool {
+        let last = |all: usize, count: usize| all.checked_sub(count);
+        let (Some(from), Some(since)) = (last(self.reads.len(), reads), last(self.writes.len(), writes)) else {
+            return false;
+        };
+        let acknowledged = |write: &Write| matches!(write.fate, Fate::Acknowledged(_));
+        self.reads[from..].iter().all(is_home) && self.writes[since..].iter().all(acknowledged)
+    }
+
     /// The longest time without an answered read.
     fn longest_gap(&self) -> Duration {
         let answered = self.reads.iter().filter(|read| read.served.is_ok());
@@ -300,6 +310,12 @@ mod tests {
         record.reads = vec![failed("down for 1.2s"), failed("down for 47s"), failed("late")];
         assert_eq!(record.reasons(5), ["down for 1.2s", "late"]);
         assert_eq!(record.reasons(1), ["down for 1.2s"]);
+    }
+
+    #[test]
+    fn it_is_steady_when_the_last_calls_went_well_however_the_first_did() {
+        assert!(record(&WELL).is_steady(1, 0) && !record(&WELL).is_steady(2, 0));
+        assert!(!record(&WELL[..2]).is_steady(3, 0) && !record(&WELL).is_steady(1, 1));
     }
 
     #[test]

@@ -22,10 +22,16 @@ use super::{
     record::{Fate, Record},
 };
 
-/// How long a server may take to answer after its repair.
-const TO_ANSWER: Duration = Duration::from_secs(60);
 /// How much longer than its pings allow a recovery may take before it is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long servers that are to be broken may take to be well: one ping of a busy machine may come late.
+const TO_BE_FIT: Duration = Duration::from_secs(10);
+/// How long reads and writes may take to go well at the start.
+const TO_BE_STEADY: Duration = Duration::from_secs(20);
+/// So many reads in a row go well by then.
+const STEADY_READS: usize = 20;
+/// And so many writes.
+const STEADY_WRITES: usize = 3;
 /// How often somebody looks whether all is back.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -63,7 +69,7 @@ impl Stage<'_> {
     pub(super) async fn play(&self) -> Result<Record, Trouble> {
         let (fault, notes) = (self.fault, self.notes);
         let router: Router = Router::start(self.pair.config_for(fault)?).await?;
-        if let Some(why) = unfit(&router) {
+        if let Some(why) = until_fit(&router).await {
             router.shutdown().await;
             return Err(Trouble::Environment(format!("nothing is broken while the servers are not well: {why}")));
         }
@@ -74,6 +80,11 @@ impl Stage<'_> {
         let writes = self.writes(&router)?;
         if let (Some(to), Some(rate)) = (&writes, self.pace.writes) {
             load.write(to.clone(), rate, notes);
+        }
+        if let Err(why) = self.until_steady(writes.is_some()).await {
+            drop(load);
+            router.shutdown().await;
+            return Err(Trouble::Environment(why));
         }
         tokio::time::sleep(self.pace.before).await;
         self.break_and_repair(&router).await;
@@ -87,6 +98,27 @@ impl Stage<'_> {
         let took = notes.now();
         notes.note(|record| record.took = took);
         Ok(notes.take())
+    }
+
+    /// Waits until reads and writes go well, and forgets those before: what a start costs is not the fault's.
+    async fn until_steady(&self, writes: bool) -> Result<(), String> {
+        let steady = async {
+            while !self.notes.note(|record| record.is_steady(STEADY_READS, if writes { STEADY_WRITES } else { 0 })) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let steady = tokio::time::timeout(TO_BE_STEADY, steady).await;
+        self.notes.note(|record| match steady {
+            Ok(()) => {
+                record.reads.clear();
+                record.writes.clear();
+                Ok(())
+            }
+            Err(_) => {
+                let reasons = record.reasons(1).join("");
+                Err(format!("nothing is broken while reads and writes do not go well: {reasons}"))
+            }
+        })
     }
 
     fn writes(&self, router: &Router) -> Result<Option<WriteTo>, Trouble> {
@@ -115,7 +147,7 @@ impl Stage<'_> {
         let answers = if self.pair.is_own() && !self.pair.is_vague(fault) {
             Ok(())
         } else {
-            self.pair.answers(&fault.alias, TO_ANSWER).await
+            self.pair.answers(&fault.alias, self.pace.patience).await
         };
         let now = notes.now();
         match answers {
@@ -181,8 +213,20 @@ async fn watch(mut events: Events, alias: AliasName, notes: Notes) {
     }
 }
 
+/// Waits until all servers are well; after a while, why they are not.
+async fn until_fit(router: &Router) -> Option<String> {
+    let fit = async {
+        while unfit(router).is_some() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    // An error says that time is over, which the look after it tells more of.
+    let _ = tokio::time::timeout(TO_BE_FIT, fit).await;
+    unfit(router)
+}
+
 /// Why these servers are in no state to be broken, if so.
-pub(super) fn unfit(router: &Router) -> Option<String> {
+fn unfit(router: &Router) -> Option<String> {
     let table = router.table();
     let unfit = |entry: &pgdetour::plan::Entry| {
         let name = &entry.known.name;
