@@ -1,7 +1,7 @@
 # Each target does its own set-up: what it needs of PostgreSQL, scripts/postgres.sh finds or fetches.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drill test bench soak
+.PHONY: help demo drill chaos test bench soak
 
 # Run by the shell of a recipe; a failure of the script ends the recipe with the script's own words.
 WITH_POSTGRES = PG_BIN="$$(./scripts/postgres.sh)" && export PG_BIN
@@ -14,6 +14,9 @@ demo: ## an outage, live: kills a replica under load and shows where its reads g
 
 drill: ## faults one after the other under reads and writes, and what an application sees (ARGS="--faults kill,freeze")
 	@$(WITH_POSTGRES) && cargo run --features cli -- drill $(ARGS)
+
+chaos: ## the Chaos Toolkit's experiments of chaos/, on servers of the test kit or CHAOS_PAIR=compose (ARGS="kill freeze")
+	@./scripts/chaos.sh $(ARGS)
 
 test: ## all tests with all features (ARGS="--test testkit")
 	@./scripts/test.sh $(ARGS)

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{cluster, demo::Fault, drill, exit::EXIT_CODES};
+use crate::{cluster, demo::Fault, drill, exit::EXIT_CODES, read};
 
 /// In-process failover routing for PostgreSQL connections: shows it, checks its configuration, and makes the tables it needs.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Drill(Box<drill::Args>),
     /// Holds servers up for experiments of your own, and breaks and repairs them by name
     Cluster(cluster::Args),
+    /// Reads once through the router, as an application does, and says who answered
+    Read(read::Args),
     /// Reads a configuration: its mistakes, where requests go, and how long detection takes at worst
     Check(Check),
     /// Makes the tables that `write_once` keeps its keys in, or brings them up to date

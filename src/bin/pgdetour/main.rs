@@ -12,6 +12,7 @@ mod exit;
 mod log;
 mod migrate;
 mod paint;
+mod read;
 mod safe;
 mod screen;
 mod serve;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
                 Command::Demo(demo) => demo::run(&demo, interrupted()).await,
                 Command::Cluster(cluster) => cluster::run(&cluster, interrupted()).await,
                 Command::Drill(drill) => drill::run(&drill, interrupted()).await,
+                Command::Read(read) => read::run(&read, interrupted()).await,
                 Command::Check(check) => check::run(&check, interrupted()).await,
                 Command::Migrate(migrate) => migrate::run(&migrate, interrupted()).await,
                 Command::Serve(serve) => serve::run(&serve, interrupted()).await,
