@@ -54,7 +54,7 @@ pub use self::{
     migrations::{MigrateError, Migration, migrate, pending_migrations},
     observe::{Event, EventKind, Events},
     plan::Mode,
-    router::{Alias, Attempt, Deadline, Error, Lease, Router, Switch, Transaction},
+    router::{ActionError, Alias, Attempt, Deadline, Error, Lease, Router, Switch, Transaction},
 };
 
 #[cfg(feature = "cache")]

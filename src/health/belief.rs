@@ -54,6 +54,7 @@ const ASKED: u64 = 1 << 6;
 const RETIRED: u64 = 1 << 7;
 const BEHIND: u64 = 1 << 8;
 const TRIAL: u64 = 1 << 9;
+const DRAINED: u64 = 1 << 10;
 const GENERATION: u32 = 32;
 
 /// What a route asks of a server.
@@ -129,6 +130,13 @@ impl Belief {
         Self(self.0 | BEHIND)
     }
 
+    /// The same, but behind all others: somebody has had it drained. No request goes there on trial.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn drained(self) -> Self {
+        Self(self.0 | BEHIND | DRAINED)
+    }
+
     /// The same, once the trial that it offers is taken.
     #[doc(hidden)]
     #[must_use]
@@ -183,6 +191,12 @@ impl Belief {
         self.0 & TRIAL != 0
     }
 
+    /// Whether somebody has had it drained.
+    #[must_use]
+    pub const fn is_drained(self) -> bool {
+        self.0 & DRAINED != 0
+    }
+
     /// Whether new connections may be made.
     #[must_use]
     pub const fn admits(self) -> bool {
@@ -221,7 +235,7 @@ impl std::fmt::Debug for Belief {
         f.debug_struct("Belief")
             .field("state", &self.state())
             .field("generation", &self.generation().0)
-            .field("bits", &format_args!("{:#b}", self.0 & 0x3ff))
+            .field("bits", &format_args!("{:#b}", self.0 & 0x7ff))
             .finish()
     }
 }
@@ -274,7 +288,7 @@ impl Cell {
         let merge = |old: u64| {
             let stale = Belief(old).generation() != belief.generation();
             let doubts = if stale || old & ASKED == 0 || belief.0 & READS == 0 { 0 } else { DOUBT | ASKED };
-            let trial = if belief.0 & BEHIND == 0 { 0 } else { old & TRIAL };
+            let trial = if belief.0 & (BEHIND | DRAINED) == BEHIND { old & TRIAL } else { 0 };
             Some(belief.0 | doubts | trial | old & RETIRED)
         };
         // The closure never returns None, so the update cannot fail.
@@ -299,8 +313,8 @@ impl Cell {
 
     /// Lets one request through to a server that is behind the others. Only the monitor calls this.
     pub fn offer_trial(&self) {
-        let offer = |old: u64| (old & BEHIND != 0).then_some(old | TRIAL);
-        // An error says that its breaker has closed.
+        let offer = |old: u64| (old & (BEHIND | DRAINED) == BEHIND).then_some(old | TRIAL);
+        // An error says that its breaker has closed, or that it is drained.
         let _ = self.belief.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, offer);
     }
 

@@ -36,7 +36,7 @@ pub struct Health {
     pub(super) generation: Generation,
     round: Option<Round>,
     /// When the next round begins, unless one is on.
-    due: Instant,
+    pub(super) due: Instant,
     /// The latest evidence that no ping has explained yet.
     pub(super) doubted: Option<Instant>,
     /// The first evidence since the server was last seen up: from then on an outage might have been known.
@@ -45,7 +45,7 @@ pub struct Health {
     kept: bool,
     /// Why new connections are not admitted, as far as known.
     pub(super) refusal: Option<Cause>,
-    next_over: Over,
+    pub(super) next_over: Over,
     next_id: u64,
     pub(super) facts: Option<Facts>,
     /// What another monitor has told of it, until it answers this one.

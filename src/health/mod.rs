@@ -1,5 +1,6 @@
 //! What do we believe about each server? The state machine, its cadences, and the word that everybody reads.
 
+mod ask;
 mod belief;
 mod bounds;
 mod cadence;

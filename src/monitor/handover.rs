@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     health::{Tally, Told},
     observe::{Event, EventKind},
-    plan::Standing,
+    plan::{Drain, Standing},
     policy::Breaker,
     pool::Server,
 };
@@ -18,6 +18,7 @@ pub(crate) struct Handed {
     pub(super) told: Told,
     pub(super) breaker: Breaker,
     pub(super) standing: Standing,
+    pub(super) drained: Option<Drain>,
     pub(super) tally: Tally,
 }
 
@@ -39,8 +40,12 @@ impl Handed {
             let duration = now.saturating_duration_since(since);
             EventKind::BreakerClosed { duration }
         });
+        let drained = self.drained.as_ref().map(|drain| {
+            let duration = now.saturating_duration_since(drain.since);
+            EventKind::Undrained { duration, by: None }
+        });
         let event = |kind| Event::new(Some((self.server.name.clone(), self.server.address.as_str().into())), kind);
-        outage.into_iter().chain(breaker).map(event)
+        outage.into_iter().chain(breaker).chain(drained).map(event)
     }
 }
 

@@ -1,6 +1,7 @@
 //! How are beliefs kept up to date? A thread of its own with a runtime of its own, so that a busy application's late timers
 //! never look like a slow server.
 
+mod act;
 mod handover;
 mod ping;
 mod probe;
@@ -9,14 +10,17 @@ mod tests;
 mod watched;
 mod worker;
 
-use std::{io, thread, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use tokio::{
     runtime::{self, Runtime},
     sync::{mpsc, oneshot},
 };
 
+use crate::config::AliasName;
+
 pub(crate) use self::{
+    act::{Act, Request},
     handover::Past,
     ping::Ping,
     probe::Probe,
@@ -97,6 +101,13 @@ impl Monitor {
         let _ = self.commands.send(Command::HandOver(hand));
         let _ = other.commands.send(Command::Lead(handed, done));
         led
+    }
+
+    /// Has it do what somebody asks for; whether there was anything to do. `None`: it has ended.
+    pub(crate) async fn act(&self, servers: Vec<AliasName>, act: Act, by: Arc<str>) -> Option<bool> {
+        let (done, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Act(Request { servers, act, by, done }));
+        answer.await.ok()
     }
 
     /// Ends the thread, its pings and its connections, without waiting for that.

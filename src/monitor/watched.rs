@@ -17,7 +17,7 @@ use crate::{
     config::{AliasName, Role, ServerConfig},
     health::{Belief, Cause, Change, Finding, Health, Order, Over, Signal, SlowWatch, State, Tally},
     observe::{Event, EventKind},
-    plan::{Entry, Known, Standing},
+    plan::{Drain, Entry, Known, Standing},
     policy::{Breaker, Shift},
     pool::Server,
 };
@@ -37,6 +37,8 @@ pub(super) struct Watched<P: Probe> {
     held_anew: bool,
     kept: Option<Kept<P::Session>>,
     kept_count: u64,
+    /// What somebody has asked for.
+    pub(super) drained: Option<Drain>,
     /// How long the last good ping took.
     latency: Option<Duration>,
     /// The counts when the server was last seen up: an outage is told what came after.
@@ -118,6 +120,7 @@ impl<P: Probe> Watched<P> {
             held_anew: false,
             kept: None,
             kept_count: 0,
+            drained: None,
             latency: None,
             base: Tally::default(),
             standing_told: Standing::Sound,
@@ -133,6 +136,7 @@ impl<P: Probe> Watched<P> {
     pub(super) fn resume(&mut self, before: &Handed) {
         self.health.resume(&before.told);
         self.breaker.resume(before.breaker.clone());
+        self.drained = before.drained.clone();
     }
 
     /// Goes on telling where the worker before has stopped, at the end of a reload: what it did not tell.
@@ -140,6 +144,7 @@ impl<P: Probe> Watched<P> {
         if let Some(handed) = handed {
             self.breaker.resume(handed.breaker.clone());
             self.standing_told = handed.standing.clone();
+            self.drained = handed.drained.clone();
             self.base = self.server.cell.tally() - handed.tally;
         }
         let told = |handed: Option<&Handed>| handed.map(|handed| handed.told.clone()).unwrap_or_default();
@@ -153,6 +158,7 @@ impl<P: Probe> Watched<P> {
             told: self.health.told(),
             breaker: self.breaker.clone(),
             standing: self.standing_told.clone(),
+            drained: self.drained.clone(),
             tally: self.tally(),
         }
     }
@@ -219,6 +225,15 @@ impl<P: Probe> Watched<P> {
         (shift, self.next_weighing)
     }
 
+    /// Ends the hold of its open breaker; false where there is none.
+    pub(super) fn end_hold(&mut self, now: Instant) -> bool {
+        let ended = self.breaker.end_hold(now);
+        if ended {
+            (self.next_weighing, self.held_anew) = (now, true);
+        }
+        ended
+    }
+
     /// Keeps a fresh connection that answered, in place of the one before; lets go of the kept one that was `asked` and did not.
     /// Meanwhile another may have taken its place: that one stays.
     pub(super) fn keep(&mut self, pinged: &Pinged, fresh: Option<P::Session>) {
@@ -263,6 +278,7 @@ impl<P: Probe> Watched<P> {
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
             breaker: self.breaker.tripped().map(|(since, trip)| (since, Cause::new(trip.to_string()))),
             held_until: self.breaker.held_until(),
+            drained: self.drained.clone(),
             latency: self.latency,
             base: self.base,
             next_ping: self.health.next_ping(),

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
+    act::Request,
     handover::Past,
     probe::Probe,
     watched::{Outbox, Watched},
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     HandOver(oneshot::Sender<Past>),
     /// Tell from now on what there is to tell, after what the worker before has told. Answer when that is done.
     Lead(oneshot::Receiver<Past>, oneshot::Sender<()>),
+    /// Do what somebody has asked for.
+    Act(Request),
     /// End.
     Stop,
 }
@@ -106,14 +109,14 @@ pub(super) enum Message<S> {
 pub(crate) struct Worker<P: Probe> {
     config: Arc<Config>,
     judge: Judge,
-    shared: Shared,
+    pub(super) shared: Shared,
     /// What the worker knew that tells the outside what there is to tell. `None`: this one does.
     before: Option<Past>,
-    servers: Vec<Watched<P>>,
+    pub(super) servers: Vec<Watched<P>>,
     inbox: mpsc::UnboundedReceiver<Message<P::Session>>,
     commands: mpsc::UnboundedReceiver<Command>,
     settling: Vec<oneshot::Sender<()>>,
-    runs: Vec<oneshot::Sender<()>>,
+    pub(super) runs: Vec<oneshot::Sender<()>>,
 }
 
 impl<P: Probe> Worker<P> {
@@ -164,6 +167,7 @@ impl<P: Probe> Worker<P> {
                         self.lead(told.await.ok());
                         let _ = done.send(());
                     }
+                    Some(Command::Act(request)) => self.act_on(request),
                     Some(Command::Stop) | None => return,
                 },
                 message = self.inbox.recv() => if let Some(message) = message { self.receive(message) },
@@ -193,7 +197,7 @@ impl<P: Probe> Worker<P> {
         self.shared.lead();
     }
 
-    fn is_leading(&self) -> bool {
+    pub(super) fn is_leading(&self) -> bool {
         self.before.is_none()
     }
 
@@ -205,6 +209,7 @@ impl<P: Probe> Worker<P> {
         for index in 0..self.servers.len() {
             doubted |= self.servers[index].notice(now);
             wake = wake.min(self.servers[index].look(now)).min(self.weigh(index, now));
+            wake = wake.min(self.expire(index, now).unwrap_or(wake));
             if self.is_active() {
                 wake = wake.min(self.act(index, now).unwrap_or(wake));
             }
@@ -283,7 +288,7 @@ impl<P: Probe> Worker<P> {
     }
 
     /// Publishes what is believed now, and tells whose standing changed.
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         self.await_roles();
         let table = self.judge();
         for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
@@ -353,7 +358,7 @@ impl<P: Probe> Worker<P> {
     }
 
     /// Where the reads of this server's own alias go now.
-    fn detour_of(&self, index: usize, now: Instant) -> Option<AliasName> {
+    pub(super) fn detour_of(&self, index: usize, now: Instant) -> Option<AliasName> {
         let alias = self.config.alias(self.servers[index].name().as_str())?;
         let plan = Chain::of(&self.config, alias).explain(alias.name.clone(), &self.shared.table.load(), now);
         plan.target().filter(|step| step.detour).map(|step| step.alias.clone())

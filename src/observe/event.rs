@@ -94,6 +94,32 @@ pub enum EventKind {
     },
     /// It admits new connections again.
     AdmissionResumed,
+    /// Somebody has had it drained: new requests go elsewhere where another server serves. It is no outage.
+    Drained {
+        /// For how long, unless that is ended before.
+        lasting: Duration,
+        /// Who has asked for it.
+        by: Arc<str>,
+        /// Where its reads go now. `None`: still there, since nobody else takes them.
+        detour: Option<AliasName>,
+    },
+    /// It is drained no more.
+    Undrained {
+        /// How long it was.
+        duration: Duration,
+        /// Who has asked for that. `None`: its time was over, or a reload has taken it away.
+        by: Option<Arc<str>>,
+    },
+    /// Somebody has asked for a ping.
+    PingAsked {
+        /// Who.
+        by: Arc<str>,
+    },
+    /// Somebody has ended the hold of its open breaker: a request goes there on trial.
+    HoldEnded {
+        /// Who.
+        by: Arc<str>,
+    },
     /// Pings say nothing about its health: their login is refused, or connections ran out.
     PingInconclusive {
         /// What they say.
@@ -149,6 +175,7 @@ impl EventKind {
             Self::BreakerOpened { .. }
             | Self::AdmissionStopped { .. }
             | Self::DetourNarrowed { .. }
+            | Self::Drained { .. }
             | Self::PingInconclusive { .. }
             | Self::RoleChanged { .. }
             | Self::CommitUnconfirmed => Level::Warn,
@@ -156,6 +183,9 @@ impl EventKind {
             | Self::BreakerClosed { .. }
             | Self::AdmissionResumed
             | Self::DetourWidened { .. }
+            | Self::Undrained { .. }
+            | Self::PingAsked { .. }
+            | Self::HoldEnded { .. }
             | Self::ModeChanged { .. } => Level::Info,
         }
     }
@@ -173,6 +203,10 @@ impl EventKind {
             Self::AdmissionResumed => "admission_resumed",
             Self::DetourNarrowed { .. } => "detour_narrowed",
             Self::DetourWidened { .. } => "detour_widened",
+            Self::Drained { .. } => "drained",
+            Self::Undrained { .. } => "undrained",
+            Self::PingAsked { .. } => "ping_asked",
+            Self::HoldEnded { .. } => "hold_ended",
             Self::PingInconclusive { .. } => "ping_inconclusive",
             Self::RoleChanged { .. } => "role_changed",
             Self::StandingChanged { .. } => "standing_changed",
@@ -202,6 +236,15 @@ impl fmt::Display for EventKind {
                 write!(f, "slow, a round trip took {}: {usable} of {size} connections for {of}", rounded(*latency))
             }
             Self::DetourWidened { of } => write!(f, "all connections for {of} may be used again"),
+            Self::Drained { lasting, by, detour } => {
+                write!(f, "drained by {by} for {}; {}", rounded(*lasting), to(detour, "nobody else serves"))
+            }
+            Self::Undrained { duration, by } => {
+                let by = by.as_ref().map_or_else(String::new, |by| format!(" by {by}"));
+                write!(f, "drained no more{by}, after {}", rounded(*duration))
+            }
+            Self::PingAsked { by } => write!(f, "a ping was asked for by {by}"),
+            Self::HoldEnded { by } => write!(f, "the hold of its breaker was ended by {by}"),
             Self::PingInconclusive { cause } => write!(f, "pings tell nothing of its health: {cause}"),
             Self::RoleChanged { from, to, .. } => write!(f, "was a {from}, is a {to}"),
             Self::StandingChanged { standing } => write!(f, "{standing}"),

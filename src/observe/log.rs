@@ -1,7 +1,12 @@
 //! Events as `tracing` records. The names and fields here are an interface: people alert on them.
 
+use std::time::Duration;
+
 use super::event::{Event, EventKind};
-use crate::config::Mistake;
+use crate::{
+    config::{AliasName, Mistake},
+    plan::Mode,
+};
 
 /// Writes what a configuration probably does not mean.
 pub(crate) fn warn(warnings: &[Mistake]) {
@@ -50,6 +55,11 @@ pub(super) fn record(event: &Event) {
         EventKind::DetourWidened { of } => {
             tracing::info!(target: "pgdetour", event = name, alias, server, of = of.as_str(), pid, "the detour is wide again");
         }
+        EventKind::Drained { lasting, by, detour } => drained(event, (*lasting, by), detour.as_ref()),
+        EventKind::Undrained { duration, by } => undrained(event, *duration, by.as_deref()),
+        EventKind::PingAsked { by } | EventKind::HoldEnded { by } => {
+            tracing::info!(target: "pgdetour", event = name, alias, server, by = &**by, pid, "asked for by hand");
+        }
         EventKind::PingInconclusive { cause } => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "ping tells nothing of the server's health");
         }
@@ -63,11 +73,28 @@ pub(super) fn record(event: &Event) {
         EventKind::CommitUnconfirmed => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, pid, "a write did not wait for the replicas: a failover may lose it");
         }
-        EventKind::ModeChanged { from, to } if to > from => {
-            tracing::warn!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the worse");
-        }
-        EventKind::ModeChanged { from, to } => {
-            tracing::info!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the better");
-        }
+        EventKind::ModeChanged { from, to } => mode_changed(name, *from, *to),
+    }
+}
+
+fn drained(event: &Event, (lasting, by): (Duration, &str), detour: Option<&AliasName>) {
+    let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
+    let (detour, lasting_s) = (detour.map_or("none", |target| target.as_str()), lasting.as_secs_f64());
+    let (name, pid) = (event.kind.name(), std::process::id());
+    tracing::warn!(target: "pgdetour", event = name, alias, server, by, lasting_s, detour, pid, "drained");
+}
+
+fn undrained(event: &Event, duration: Duration, by: Option<&str>) {
+    let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
+    let (name, pid, duration_s) = (event.kind.name(), std::process::id(), duration.as_secs_f64());
+    tracing::info!(target: "pgdetour", event = name, alias, server, by, duration_s, pid, "drained no more");
+}
+
+/// For the better at INFO.
+fn mode_changed(name: &str, from: Mode, to: Mode) {
+    let pid = std::process::id();
+    match to > from {
+        true => tracing::warn!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the worse"),
+        false => tracing::info!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the better"),
     }
 }

@@ -53,6 +53,12 @@ pub struct EventRecord {
     /// Leases that were lost.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed: Option<u64>,
+    /// For how long it is going to be so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lasting_ms: Option<u64>,
+    /// Who has asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// What it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
@@ -134,6 +140,8 @@ pub enum SpanState {
     Suspect,
     /// It answers, and its breaker is open.
     Behind,
+    /// It answers, and somebody has had it drained.
+    Drained,
     /// It is out.
     Down,
     /// It has answered again, not often enough yet.
@@ -146,6 +154,7 @@ impl SpanState {
         match entry.known.belief.state() {
             State::Down => Self::Down,
             State::Recovering => Self::Recovering,
+            State::Up | State::Suspect if entry.known.drained.is_some() => Self::Drained,
             State::Up | State::Suspect if entry.known.breaker.is_some() => Self::Behind,
             State::Suspect => Self::Suspect,
             State::Up => Self::Up,
@@ -183,6 +192,10 @@ impl EventRecord {
         Self { from: Some(from.to_string()), to: Some(to.to_string()), ..self }
     }
 
+    fn asked_for(self, by: Option<&str>) -> Self {
+        Self { by: by.map(str::to_owned), ..self }
+    }
+
     fn detail(self, kind: &EventKind) -> Self {
         match kind {
             EventKind::OutageOpened { cause, detour, detected_in } => {
@@ -198,6 +211,12 @@ impl EventRecord {
             }
             EventKind::BreakerClosed { duration } => self.lasting(*duration),
             EventKind::AdmissionStopped { cause } | EventKind::PingInconclusive { cause } => self.because(cause),
+            EventKind::Drained { lasting, by, detour } => {
+                let detour = detour.as_ref().map(ToString::to_string);
+                Self { detour, lasting_ms: Some(ms(*lasting)), ..self.asked_for(Some(by)) }
+            }
+            EventKind::Undrained { duration, by } => self.asked_for(by.as_deref()).lasting(*duration),
+            EventKind::PingAsked { by } | EventKind::HoldEnded { by } => self.asked_for(Some(by)),
             EventKind::RoleChanged { from, to, .. } => self.turned(from, to),
             EventKind::ModeChanged { from, to } => self.turned(from, to),
             EventKind::StandingChanged { standing } => Self { to: Some(standing.word().to_owned()), ..self },

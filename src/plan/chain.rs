@@ -65,7 +65,7 @@ impl Chain {
         });
         let read_only = self.need == Need::Writes && table.is_read_only(&self.own);
         let mut steps: Vec<_> = steps.collect();
-        steps.sort_by_key(|step| matches!(step.reason, Reason::Behind { .. }));
+        steps.sort_by_key(|step| matches!(step.reason, Reason::Behind { .. } | Reason::Drained { .. }));
         Plan { alias, steps, read_only }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -68,6 +69,13 @@ pub enum Reason {
         /// Why.
         cause: Cause,
     },
+    /// Somebody has had it drained: it is up, and requests go there where nobody else serves.
+    Drained {
+        /// For how much longer.
+        left: Duration,
+        /// Who has asked for it.
+        by: Arc<str>,
+    },
     /// An outage is open.
     Down {
         /// For how long.
@@ -99,6 +107,12 @@ impl Reason {
                 Self::Replica
             }
             _ if !belief.serves(need) => Self::Unfit(entry.standing.clone()),
+            _ if belief.is_behind(need) && belief.is_drained() => {
+                entry.known.drained.as_ref().map_or(Self::Usable, |drain| Self::Drained {
+                    left: drain.until.saturating_duration_since(now),
+                    by: Arc::clone(&drain.by),
+                })
+            }
             _ if belief.is_behind(need) => entry
                 .known
                 .breaker
@@ -116,6 +130,7 @@ impl Reason {
             Self::Usable => "up",
             Self::Suspect => "suspect",
             Self::Behind { .. } => "behind",
+            Self::Drained { .. } => "drained",
             Self::Down { .. } => "down",
             Self::Recovering { .. } => "recovering",
             Self::Unfit(standing) => standing.word(),
@@ -126,7 +141,7 @@ impl Reason {
     /// Whether a request may go there.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        matches!(self, Self::Usable | Self::Suspect | Self::Behind { .. })
+        matches!(self, Self::Usable | Self::Suspect | Self::Behind { .. } | Self::Drained { .. })
     }
 }
 
@@ -180,6 +195,7 @@ impl fmt::Display for Reason {
             Self::Behind { lasting, cause } => {
                 write!(f, "up, and behind all others for {}: {cause}", rounded(*lasting))
             }
+            Self::Drained { left, by } => write!(f, "up, and drained by {by} for {} more", rounded(*left)),
             Self::Down { lasting, cause } => write!(f, "down for {}: {cause}", rounded(*lasting)),
             Self::Recovering { lasting } => write!(f, "recovering after {}", rounded(*lasting)),
             Self::Unfit(standing) => write!(f, "{standing}"),

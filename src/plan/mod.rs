@@ -9,7 +9,7 @@ mod table;
 pub use self::{
     explain::{Narrowed, Plan, Reason, Step},
     mode::Mode,
-    table::{Entry, Known, Standing, Table},
+    table::{Drain, Entry, Known, Standing, Table},
 };
 // For this crate's program, tests and benches: no part of the interface.
 #[doc(hidden)]

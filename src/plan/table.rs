@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -46,6 +47,17 @@ impl Standing {
     }
 }
 
+/// That somebody has had a server drained: no new requests go there where another server of their plan serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drain {
+    /// Since when.
+    pub since: Instant,
+    /// Until when: it ends by itself.
+    pub until: Instant,
+    /// Who has asked for it.
+    pub by: Arc<str>,
+}
+
 /// One server as the monitor knows it.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -65,6 +77,8 @@ pub struct Known {
     pub breaker: Option<(Instant, Cause)>,
     /// Until when the open breaker lets no request through on trial.
     pub held_until: Option<Instant>,
+    /// What somebody has asked for.
+    pub drained: Option<Drain>,
     /// How long its last good ping took.
     pub latency: Option<Duration>,
     /// What was counted of its requests before the open outage.
@@ -95,7 +109,11 @@ impl Entry {
     /// The belief everybody may act upon: health and standing together.
     #[must_use]
     pub fn belief(&self) -> Belief {
-        let belief = if self.known.breaker.is_some() { self.known.belief.behind() } else { self.known.belief };
+        let belief = match (&self.known.drained, &self.known.breaker) {
+            (Some(_), _) => self.known.belief.drained(),
+            (None, Some(_)) => self.known.belief.behind(),
+            (None, None) => self.known.belief,
+        };
         match self.standing {
             Standing::Sound if self.known.is_replica() => belief.without_writes(),
             Standing::Sound => belief,

@@ -160,6 +160,14 @@ impl Breaker {
         }
     }
 
+    /// Ends the hold of an open one: the next look lets a request through on trial. False where there is none.
+    pub fn end_hold(&mut self, now: Instant) -> bool {
+        let State::Open { until, .. } = &mut self.state else { return false };
+        let held = *until > now;
+        *until = (*until).min(now);
+        held
+    }
+
     /// Follows the monitor's verdict: whether the server is down. What was counted up to an outage's end says nothing after it.
     pub fn follow(&mut self, down: bool, now: Instant) -> Option<Shift> {
         match (&self.state, down) {

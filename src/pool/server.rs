@@ -264,7 +264,8 @@ impl Server {
         if previous.generation() != belief.generation() {
             self.oldest.change(|cut| cut.before = belief.generation());
         }
-        let goes_behind = belief.is_behind(Need::Reads) && !previous.is_behind(Need::Reads);
+        let goes_behind = belief.is_behind(Need::Reads) && !previous.is_behind(Need::Reads)
+            || belief.is_drained() != previous.is_drained();
         let turns = previous.generation() != belief.generation();
         if previous.is_doubted() || turns || admits_again || goes_behind {
             self.news.notify_waiters();
@@ -284,6 +285,11 @@ impl Server {
     /// Waits until nothing that was seen lacks an explanation: the server answers, or is down.
     pub(crate) async fn explained(&self) {
         self.shows(|belief| !belief.is_doubted()).await;
+    }
+
+    /// Waits until somebody has had it drained, or has ended that.
+    pub(crate) async fn drains(&self, drained: bool) {
+        self.shows(|belief| belief.is_drained() == drained).await;
     }
 
     async fn shows(&self, what: impl Fn(Belief) -> bool) {

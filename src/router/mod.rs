@@ -1,5 +1,6 @@
 //! The front door: the router, its aliases, and the connections they lend.
 
+mod action;
 mod alias;
 mod beside;
 mod call;
@@ -49,7 +50,13 @@ pub use self::fallback::{Fallback, Served};
 #[cfg(feature = "cache")]
 use self::last_good::LastGood;
 pub use self::{
-    alias::Alias, call::Attempt, deadline::Deadline, error::Error, lease::Lease, switch::Switch,
+    action::{ActionError, DRAIN_DEFAULT, DRAIN_LONGEST},
+    alias::Alias,
+    call::Attempt,
+    deadline::Deadline,
+    error::Error,
+    lease::Lease,
+    switch::Switch,
     transaction::Transaction,
 };
 use self::{

@@ -10,11 +10,11 @@ use crate::{
     observe::{
         Chronicle, OutageRecord, Stamp, ms,
         status::{
-            self, AliasStatus, BreakerStatus, DetourUse, OutageStatus, PoolUse, ServerStatus, StandingStatus, Status,
-            StepStatus,
+            self, AliasStatus, BreakerStatus, DetourUse, DrainStatus, OutageStatus, PoolUse, ServerStatus,
+            StandingStatus, Status, StepStatus,
         },
     },
-    plan::{Entry, Known, Step, Table},
+    plan::{Drain, Entry, Known, Step, Table},
     pool::Backend,
 };
 
@@ -125,9 +125,22 @@ fn alias_status<B: Backend>(line: &Line<B>, topology: &Topology<B>, table: &Tabl
         detour: plan.is_detour(),
         waiting: stops.map(|stop| stop.queue.waiting() as u64).sum(),
         retries_left: line.budget.left(),
-        drained: None,
+        drained: drained_alias(line, table, moment),
         route: plan.steps.iter().map(step_status).collect(),
     }
+}
+
+/// That all its own servers are drained, and until when the first of them is.
+fn drained_alias<B: Backend>(line: &Line<B>, table: &Table, moment: Moment) -> Option<DrainStatus> {
+    let own = line.chain.own.iter().map(|name| table.get(name)?.known.drained.as_ref());
+    let drains: Vec<_> = own.collect::<Option<_>>()?;
+    drains.into_iter().min_by_key(|drain| drain.until).map(|drain| drain_status(drain, moment))
+}
+
+fn drain_status(drain: &Drain, moment: Moment) -> DrainStatus {
+    let left_ms = moment.until(drain.until);
+    let until = moment.at.after(drain.until.saturating_duration_since(moment.now));
+    DrainStatus { since: moment.since(drain.since).1, until, left_ms, by: drain.by.to_string() }
 }
 
 fn step_status(step: &Step) -> StepStatus {
@@ -166,7 +179,7 @@ fn server_status<B: Backend>(
         standing: StandingStatus { word: entry.standing.word().to_owned(), text: entry.standing.to_string() },
         breaker,
         outage: outage.map(outage_status),
-        drained: None,
+        drained: known.drained.as_ref().map(|drain| drain_status(drain, moment)),
         lag_bytes: table.lag_of(entry),
         position: facts.and_then(|facts| facts.position).map(|position| position.to_string()),
         timeline: facts.and_then(|facts| facts.timeline).map(|timeline| timeline.0),

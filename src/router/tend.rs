@@ -24,6 +24,11 @@ const RELIEF: Duration = Duration::from_secs(60);
 pub(super) async fn tend_own<B: Backend>(stop: Stop<B>) {
     let mut seen = stop.belief().generation();
     loop {
+        let drained = stop.belief().is_drained();
+        if drained {
+            // What comes back while it is drained goes as well.
+            stop.pool.evict();
+        }
         tokio::select! {
             biased;
             () = stop.server.turned(seen) => {
@@ -31,7 +36,8 @@ pub(super) async fn tend_own<B: Backend>(stop: Stop<B>) {
                 seen = stop.belief().generation();
                 stop.pool.evict();
             }
-            () = tokio::time::sleep(LOOK) => stop.pool.evict_spent(),
+            () = stop.server.drains(!drained) => {}
+            () = tokio::time::sleep(if drained { COUNT } else { LOOK }) => stop.pool.evict_spent(),
         }
     }
 }
@@ -45,7 +51,9 @@ pub(super) async fn tend_detour<B: Backend>(stop: Stop<B>, idle: usize, relieved
         let now = clock::now();
         if !relieved.iter().all(|server| server.cell.belief().is_clear(Need::Reads)) {
             needed = now;
-        } else if now > needed + RELIEF && stop.pool.status().idle > idle {
+        }
+        // While its server is drained there is nothing to be had ready.
+        if belief.is_drained() || now > needed + RELIEF && stop.pool.status().idle > idle {
             stop.pool.evict();
         }
         if idle > 0 && belief.is_clear(Need::Reads) && belief.admits() {

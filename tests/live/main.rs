@@ -6,6 +6,7 @@ mod admission;
 mod breaker;
 mod conflicts;
 mod connection;
+mod drain;
 mod dropped;
 mod fate;
 mod harness;

@@ -249,6 +249,7 @@ impl Server {
             outage: self.health.outage().map(|(since, cause)| (since, cause.clone())),
             breaker: self.breaker.tripped().map(|(since, trip)| (since, Cause::new(trip.to_string()))),
             held_until: self.breaker.held_until(),
+            drained: None,
             latency: None,
             base: Tally::default(),
             next_ping: self.health.next_ping(),

@@ -1,5 +1,6 @@
 //! The worker over servers that are not there, on a clock that runs as fast as nothing happens: hours in milliseconds.
 
+mod act;
 mod breaker;
 mod chronicle;
 mod fake;

@@ -1,6 +1,8 @@
 //! What becomes of requests and leases when the configuration changes or the router ends?
 
 mod breaker;
+#[cfg(feature = "testkit")]
+mod drain;
 #[cfg(all(feature = "cache", feature = "testkit"))]
 mod fallback;
 #[cfg(feature = "testkit")]

@@ -71,6 +71,7 @@ async fn the_lag_of_a_replica_is_what_it_has_yet_to_replay_of_its_own_primary() 
         outage: None,
         breaker: None,
         held_until: None,
+        drained: None,
         latency: None,
         base: Tally::default(),
         next_ping: crate::clock::now(),
