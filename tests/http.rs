@@ -271,3 +271,59 @@ async fn nested_into_an_application_it_answers_below_its_path() -> Tested {
     assert_eq!(ask(at, "GET /livez", &[]).await?.status, 404);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_changes_for_who_has_no_token_or_comes_from_another_site() -> Tested {
+    let cluster = Cluster::start(1).await?;
+    let router = route(&cluster.primary().url(), &cluster.replica(0).url()).await?;
+    let mut events = router.events();
+    let without = serve(&router, public()).await?;
+    let at = serve(&router, public().token(Token::new(TOKEN)?)).await?;
+    let (right, wrong) = (bearing(TOKEN), bearing(WRONG));
+    let right = right.as_str();
+    for action in ["drain/replica", "undrain/replica", "ping/replica", "end-hold/replica"] {
+        let request = format!("POST /actions/{action}");
+        assert_eq!(ask(without, &request, &[right]).await?.status, 404, "without a token there is no {action}");
+        assert_eq!(ask(at, &request, &[]).await?.status, 401, "{action}");
+        assert_eq!(ask(at, &request, &[&wrong]).await?.status, 401, "{action}");
+        for site in
+            ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site"]
+        {
+            assert_eq!(ask(at, &request, &[right, site]).await?.status, 403, "{action} {site}");
+        }
+        assert_eq!(ask(at, &format!("GET /actions/{action}"), &[right]).await?.status, 405, "{action}");
+    }
+    for (request, status) in [
+        ("POST /actions/drain/nobody", 404),
+        ("POST /actions/drop/replica", 404),
+        ("POST /actions/drain/replica?for=25h", 400),
+        ("POST /actions/drain/replica?for=0s", 400),
+        ("POST /actions/drain/primary?for=1m", 409),
+        ("POST /actions/drain/%3Cscript%3E%0D%0AX-Injected:%20yes", 404),
+    ] {
+        let refused = ask(at, request, &[right]).await?;
+        assert_eq!((refused.status, refused.header("x-injected")), (status, None), "{request}");
+        assert!(!refused.body.contains("script"), "{refused:?}");
+    }
+    assert!(router.status().server("replica").is_some_and(|replica| replica.drained.is_none()));
+
+    // And with it they do what they say, and an event tells of it.
+    let done = ask(at, "POST /actions/drain/replica?for=10m", &[right, "Origin: http://localhost"]).await?;
+    assert_eq!((done.status, &done.json()?["changed"]), (200, &Value::Bool(true)), "{done:?}");
+    assert_eq!(
+        timeout(SOON, events.next()).await?.map(|event| event.kind.name()),
+        Some("drained"),
+        "nothing before it"
+    );
+    let drained = router.status().server("replica").and_then(|replica| replica.drained.clone());
+    assert!(drained.is_some_and(|drained| drained.by == "127.0.0.1" && drained.left_ms <= 600_000));
+    let body = "x".repeat(1 << 20);
+    let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+    // Whoever sends much is answered, or cut off, before it has been taken in.
+    let _ = ask(at, "POST /actions/undrain/replica", &[right, &length]).await;
+    assert_eq!(ask(at, "POST /actions/undrain/replica", &[right]).await?.status, 200);
+    assert_eq!(ask(at, "POST /actions/ping/replica", &[right]).await?.status, 200);
+    assert_eq!(ask(at, "POST /actions/end-hold/replica", &[right]).await?.json()?["changed"], false);
+    assert!(router.status().server("replica").is_some_and(|replica| replica.drained.is_none()));
+    Ok(())
+}

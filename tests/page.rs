@@ -75,6 +75,17 @@ fn card_says(text: &str) -> String {
     format!("{CARD}.innerText.includes({text:?})")
 }
 
+const BUTTON: &str =
+    "[...document.querySelectorAll('button')].find(it => it.getClientRects().length && it.textContent ===";
+
+fn click(text: &str) -> String {
+    format!("{BUTTON} {text:?}).click()")
+}
+
+fn offers(text: &str) -> String {
+    format!("!!({BUTTON} {text:?}))")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_an_outage_while_it_lasts_and_as_history_when_it_is_over() -> Fallible {
     let mut stage = Stage::set(HttpOptions::default().details(Details::Public)).await?;
@@ -181,5 +192,34 @@ async fn the_page_asks_for_the_token_and_keeps_it_for_its_tab_alone() -> Fallibl
     assert_eq!(tab.eval("localStorage.length")?, 0);
     tab.go(&stage.url())?;
     tab.until("document.querySelector('#headline').textContent === 'All is well'")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buttons_are_there_for_the_token_alone_and_do_what_they_say() -> Fallible {
+    let stage = Stage::set(HttpOptions::default().details(Details::Public).token(Token::new(TOKEN)?)).await?;
+    let mut tab = Tab::open()?;
+    tab.look(1100, false)?;
+    tab.go(&stage.url())?;
+    tab.until("document.querySelector('#headline').textContent === 'All is well'")?;
+    assert_eq!(tab.eval(&offers("Drain for 10 min"))?, false, "everybody sees, nobody acts");
+    tab.eval(&click("Unlock actions"))?;
+    tab.until("document.activeElement.id === 'token'")?;
+    tab.write(TOKEN)?;
+    tab.key("Enter")?;
+    tab.until(&offers("Drain for 10 min"))?;
+    tab.eval(&click("Drain for 10 min"))?;
+    tab.until(&card_says("drained by 127.0.0.1"))?;
+    tab.until("document.querySelector('#headline').textContent === 'Degraded'")?;
+    assert!(stage.router.status().server("replica").is_some_and(|server| server.drained.is_some()));
+    pictures(&mut tab, "drained")?;
+    tab.eval(&click("Undrain"))?;
+    tab.until("document.querySelector('#headline').textContent === 'All is well'")?;
+    tab.eval(&click("Ping now"))?;
+    tab.until("document.querySelector('#told').textContent === 'Ping now: primary. Done.'")?;
+    tab.eval(&click("Lock actions"))?;
+    tab.until(&format!("!{}", offers("Ping now")))?;
+    let (_, complaints) = tab.told()?;
+    assert!(complaints.is_empty(), "{complaints:#?}");
     Ok(())
 }

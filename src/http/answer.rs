@@ -23,12 +23,16 @@ pub(super) enum Refusal {
     Unauthorized,
     /// There is no token that it could bear.
     Closed,
+    /// A browser sends it for a page of somebody else's.
+    CrossSite,
     /// It asks for another host.
     Misdirected,
     /// There is nothing of that name.
     NotFound,
     /// It says something that is not understood.
     BadRequest(&'static str),
+    /// It cannot be done now.
+    Conflict(&'static str),
     /// As many as may follow the events do.
     Full,
 }
@@ -38,9 +42,11 @@ impl Refusal {
         match self {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "this needs the bearer token"),
             Self::Closed => (StatusCode::FORBIDDEN, "no token is configured, so nobody may"),
+            Self::CrossSite => (StatusCode::FORBIDDEN, "a page of another origin may not"),
             Self::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "nothing is served under this host name"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not found"),
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
+            Self::Conflict(why) => (StatusCode::CONFLICT, why),
             Self::Full => (StatusCode::SERVICE_UNAVAILABLE, "as many follow the events as may"),
         }
     }

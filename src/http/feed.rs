@@ -49,7 +49,7 @@ impl Feed {
             seats: Seats::new(options.most_streams),
             latest: watch::Sender::new(Bytes::new()),
             runs: Mutex::default(),
-            actions: false,
+            actions: options.token.is_some(),
         }
     }
 

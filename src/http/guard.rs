@@ -49,12 +49,40 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
     named.or_else(|| uri.authority().cloned())
 }
 
+/// Whether a browser says that another origin's page sends this. Programs say nothing of the kind and are no browsers.
+pub(super) fn is_cross_site(uri: &Uri, headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let elsewhere = site.is_some_and(|site| site != b"same-origin" && site != b"none");
+    let foreign = headers.get(header::ORIGIN).is_some_and(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
+        let origin = origin.and_then(|origin| origin.authority().cloned());
+        // `null` has no authority, and is nobody's own.
+        origin.is_none() || origin != authority(uri, headers)
+    });
+    elsewhere || foreign
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn crosses(pairs: &[(&'static str, &'static str)]) -> bool {
+        is_cross_site(&Uri::from_static("/actions/drain/replica"), &headers(pairs))
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_told_by_what_the_browser_says_of_it() {
+        assert!(crosses(&[("host", "db:8430"), ("origin", "http://evil.example")]));
+        assert!(crosses(&[("host", "db:8430"), ("origin", "http://db:8431")]));
+        assert!(crosses(&[("host", "db:8430"), ("origin", "null")]));
+        assert!(crosses(&[("host", "db:8430"), ("sec-fetch-site", "cross-site")]));
+        assert!(crosses(&[("host", "db:8430"), ("sec-fetch-site", "same-site")]));
+        assert!(!crosses(&[("host", "db:8430"), ("origin", "http://db:8430"), ("sec-fetch-site", "same-origin")]));
+        assert!(!crosses(&[("host", "db:8430")]));
     }
 
     #[test]

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use axum::serve::Listener;
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -77,8 +80,9 @@ pub async fn serve(
     endpoints: axum::Router,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    let service = endpoints.into_make_service_with_connect_info::<Peer>();
     tokio::select! {
-        served = axum::serve(listening, endpoints).into_future() => served,
+        served = axum::serve(listening, service).into_future() => served,
         () = end => Ok(()),
     }
 }
@@ -98,6 +102,16 @@ impl Listener for Listening {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.address()
+    }
+}
+
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
+impl Connected<IncomingStream<'_, Listening>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Listening>) -> Self {
+        Self(*stream.remote_addr())
     }
 }
 

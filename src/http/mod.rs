@@ -1,4 +1,4 @@
-//! Over HTTP: probes for a balancer, the status for programs and for people.
+//! Over HTTP: probes for a balancer, the status for programs and for people, and the few actions an operator may take.
 //!
 //! [`router`] makes an axum [`Router`](axum::Router) to nest into an application; `pgdetour serve` serves the same by itself.
 //!
@@ -24,7 +24,9 @@
 //! | `GET /events` | both as server-sent events, at each change and every few seconds | by [`Details`] |
 //! | `GET /metrics` | Prometheus' text, where [`HttpOptions::metrics`] gives it | by [`Details`] |
 //! | `GET /` | the status page | everybody; it asks for the token and shows what `/events` gives |
+//! | `POST /actions/…` | drain, undrain, ping, end a hold | with the token; without one configured there are none |
 
+mod actions;
 mod answer;
 mod feed;
 mod guard;
@@ -38,7 +40,10 @@ mod token;
 
 use std::sync::Arc;
 
-use axum::{middleware, routing::get};
+use axum::{
+    middleware,
+    routing::{get, post},
+};
 
 pub use self::{
     listen::{Listening, loopback_names, serve},
@@ -61,6 +66,7 @@ pub fn router<B: Backend>(router: &Router<B>, options: HttpOptions) -> axum::Rou
         .route("/timeline", get(site::timeline))
         .route("/metrics", get(site::metrics))
         .route("/events", get(feed::events))
+        .route("/actions/{action}/{alias}", post(actions::act))
         .layer(middleware::from_fn_with_state(Arc::clone(&site), guard::guard))
         .with_state(site)
 }

@@ -1,6 +1,6 @@
 //! What the endpoints share: the router they tell of, who may see it, and the documents that programs read.
 
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use axum::{
     extract::State,
@@ -10,6 +10,7 @@ use axum::{
 use serde::Serialize;
 
 use super::{
+    actions::{Action, Intruders},
     answer::{Refusal, json},
     feed::Feed,
     options::{Details, HttpOptions},
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     observe::{Chronicle, Events, OutageRecord, SpanRecord, status::Status},
     pool::Backend,
-    router::Router,
+    router::{ActionError, Router},
 };
 
 /// A router, whatever its pools are.
@@ -35,7 +36,13 @@ pub(super) trait Subject: Send + Sync + 'static {
 
     /// Its events from now on.
     fn events(&self) -> Events;
+
+    /// Does what somebody with the token asks for.
+    fn act<'a>(&'a self, action: Action, alias: &'a str, by: &'a str) -> Doing<'a>;
 }
+
+/// Something that is being done: whether it has changed anything.
+pub(super) type Doing<'a> = Pin<Box<dyn Future<Output = Result<bool, ActionError>> + Send + 'a>>;
 
 impl<B: Backend> Subject for Router<B> {
     fn ready(&self) -> Ready {
@@ -53,6 +60,17 @@ impl<B: Backend> Subject for Router<B> {
     fn events(&self) -> Events {
         self.events()
     }
+
+    fn act<'a>(&'a self, action: Action, alias: &'a str, by: &'a str) -> Doing<'a> {
+        Box::pin(async move {
+            match action {
+                Action::Drain(lasting) => self.drain(alias, lasting, by).await.map(|()| true),
+                Action::Undrain => self.undrain(alias, by).await,
+                Action::Ping => self.ping_now(alias, by).await.map(|()| true),
+                Action::EndHold => self.end_hold(alias, by).await,
+            }
+        })
+    }
 }
 
 /// All that the endpoints know.
@@ -61,12 +79,13 @@ pub(super) struct Site {
     pub(super) options: HttpOptions,
     pub(super) feed: Arc<Feed>,
     pub(super) page: Page,
+    pub(super) intruders: Intruders,
 }
 
 impl Site {
     pub(super) fn new(subject: Arc<dyn Subject>, options: HttpOptions, page: Page) -> Self {
         let feed = Arc::new(Feed::new(Arc::clone(&subject), &options));
-        Self { subject, options, feed, page }
+        Self { subject, options, feed, page, intruders: Intruders::default() }
     }
 
     /// Whether who asks may see details.

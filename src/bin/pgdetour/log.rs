@@ -28,6 +28,14 @@ pub(crate) fn log_to(line: Line, colour: bool, start: Instant) {
     let _ = subscriber.try_init();
 }
 
+/// Logs to standard error with the time of day, from level INFO on unless `RUST_LOG` says otherwise: a program that stays.
+pub(crate) fn log_as_a_service() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("pgdetour=info"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    // An error says that somebody else has set one up: then they get the log.
+    let _ = subscriber.with_writer(io::stderr).try_init();
+}
+
 /// Logs to standard error what `RUST_LOG` asks for, else nothing: the output tells it all.
 pub(crate) fn log_to_errors(start: Instant) {
     if let Ok(filter) = EnvFilter::try_from_default_env() {

@@ -11,16 +11,11 @@ use pgdetour::{
     http::{self, Details, HttpOptions, Listening, Token},
 };
 
-use crate::{
-    args, clock,
-    exit::Exit,
-    log::{self, log_to},
-};
+use crate::{args, exit::Exit, log};
 
 /// Serves until interrupted.
 pub(crate) async fn run(args: &args::Serve, interrupted: impl Future<Output = ()> + Send + 'static) -> Exit {
-    let line: log::Line = std::sync::Arc::new(|line| eprint!("{line}"));
-    log_to(line, false, clock::now());
+    log::log_as_a_service();
     let started = match start(args).await {
         Ok(started) => started,
         Err(exit) => return exit,

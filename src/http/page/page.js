@@ -153,7 +153,7 @@ function fill(node, item) {
   }
   for (const [of, value] of ui.detours) value.parentNode.hidden = !detours.some(it => it.of === of);
   ui.acts.hidden = !(bearer && doc.actions) || !item.pool;
-  ui.does.drain.hidden = !!item.drained; ui.does.undrain.hidden = !item.drained;
+  ui.does.drain.hidden = !!item.drained || item.declared === 'primary'; ui.does.undrain.hidden = !item.drained;
   ui.does['end-hold'].hidden = !(item.breaker && item.breaker.hold_ms != null);
   node.item = item;
   ui.strip.spans = doc.spans.filter(it => it.name === item.name);
