@@ -20,6 +20,7 @@
 //! | configure it | [`Config::from_file`], [`Config::builder`]; the keys and their defaults are in the README |
 //! | know why a request went where it did | [`Router::explain`], [`Router::table`] |
 //! | tell an overload from an outage | [`Error::is_overloaded`], [`Error::is_unavailable`] |
+//! | keep outages for good, and report on them | `history` (feature), [`HistorySettings`](config::HistorySettings) |
 //! | know how much is possible now | [`Router::mode`], [`Switch`] |
 //! | answer with the last good value where a read fails by no fault of yours | `Alias::read_or` (feature `cache`) |
 //! | have a read survive its server | [`Alias::read`], [`Router::with_deadline`] |
@@ -36,6 +37,8 @@
 mod clock;
 pub mod config;
 pub mod health;
+#[cfg(feature = "history")]
+pub mod history;
 #[cfg(feature = "http")]
 pub mod http;
 mod migrations;
@@ -45,6 +48,8 @@ pub mod plan;
 pub mod policy;
 pub mod pool;
 pub mod router;
+#[cfg(any(feature = "history", feature = "once"))]
+mod sql;
 mod striped;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -8,8 +8,10 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::{Client, Error, SimpleQueryMessage, error::SqlState};
 
 /// Every migration there is, in order. A file that was released never changes.
-const ALL: &[Migration] =
-    &[Migration { number: 1, name: "writes", sql: include_str!("../migrations/0001_writes.sql") }];
+const ALL: &[Migration] = &[
+    Migration { number: 1, name: "writes", sql: include_str!("../migrations/0001_writes.sql") },
+    Migration { number: 2, name: "outages", sql: include_str!("../migrations/0002_outages.sql") },
+];
 
 /// Who migrates holds this advisory lock: "pgdetour" in ASCII.
 const LOCK: i64 = i64::from_be_bytes(*b"pgdetour");

@@ -11,13 +11,13 @@ use std::{
 use self::source::{Path, functions, paths, tokens};
 
 /// The folders that decide: they are given what they know, `now` included.
-const DECIDES: [&str; 4] = ["config", "health", "plan", "policy"];
+const DECIDES: [&str; 5] = ["config", "health", "plan", "policy", "history"];
 
 /// The files of `config` that read files and the environment, so that all others need not.
 const LOADERS: [&str; 2] = ["src/config/load.rs", "src/config/secret.rs"];
 
 /// Whom each folder may name. What is not listed names none of the others.
-const MAY_NAME: [(&str, &[&str]); 9] = [
+const MAY_NAME: [(&str, &[&str]); 10] = [
     ("config", &[]),
     ("health", &["config"]),
     ("plan", &["config", "health"]),
@@ -25,7 +25,8 @@ const MAY_NAME: [(&str, &[&str]); 9] = [
     ("observe", &["config", "health", "plan", "policy"]),
     ("pool", &["config", "health", "plan", "policy", "observe"]),
     ("monitor", &["config", "health", "plan", "policy", "observe", "pool"]),
-    ("router", &["config", "health", "plan", "policy", "observe", "pool", "monitor"]),
+    ("history", &["observe"]),
+    ("router", &["config", "health", "plan", "policy", "observe", "pool", "monitor", "history"]),
     ("http", &["config", "health", "plan", "policy", "observe", "pool", "router"]),
 ];
 
@@ -143,7 +144,7 @@ fn layers_hold(file: &File) -> Vec<String> {
         let layer = MAY_NAME.iter().any(|(name, _)| *name == target);
         let clock = target == "clock" && !DECIDES.contains(folder);
         let root = !layer && target.starts_with(char::is_uppercase) && !DECIDES.contains(folder);
-        let anywhere = target == "striped";
+        let anywhere = matches!(target, "sql" | "striped");
         let fine = target == *folder || allowed.contains(&target) || clock || root || anywhere;
         (!fine).then(|| file.complain(path.line, format!("{folder} may not name {}", spelt(path))))
     };

@@ -318,7 +318,7 @@ fn the_table_of_keys_tells_the_defaults() {
     let config = Config::from_toml(&format!("{written}{PAIR}")).unwrap();
     assert_eq!(config.aliases(), Config::from_toml(PAIR).unwrap().aliases(), "{written}");
     assert_eq!(config.cache_size(), Config::from_toml(PAIR).unwrap().cache_size());
-    assert_eq!(written.lines().count(), 29);
+    assert_eq!(written.lines().count(), 30);
 }
 
 #[test]

@@ -295,6 +295,19 @@ fn a_file_is_named_with_the_line_of_each_of_its_mistakes() {
 }
 
 #[test]
+fn the_history_is_kept_by_a_primary() {
+    let told = |name: &str| {
+        Config::from_toml(&format!("history = \"{name}\"\n{PAIR}")).expect_err("nobody writes it").to_string()
+    };
+    insta::assert_snapshot!(told("replica"), @"line 1: history: `replica` is not a primary, and the history is written; valid: primary");
+    insta::assert_snapshot!(told("primery"), @"line 1: history: there is no alias `primery`; did you mean `primary`?");
+    let config =
+        Config::from_toml(&format!("history = \"primary\"\nhistory_keep = \"30d\"\n{PAIR}")).expect("it holds");
+    let kept = config.history().map(|history| (history.alias.as_str(), history.keep.as_secs()));
+    assert_eq!(kept, Some(("primary", 30 * 24 * 3600)));
+}
+
+#[test]
 fn a_file_that_is_missing_or_not_utf_8_is_told_so() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("pgdetour.toml");

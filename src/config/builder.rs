@@ -1,6 +1,6 @@
 //! A configuration in code, with the same checks and the same errors as one in a file.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
@@ -70,6 +70,19 @@ impl ConfigBuilder {
     /// The last good values that `read_or` keeps at most, of all aliases together; 0 for none.
     pub fn cache_size(mut self, size: usize) -> Self {
         self.raw.numbers.set_cache_size(size);
+        self
+    }
+
+    /// The alias of the primary in which outages are kept for `pgdetour report`: what `history` says in a file.
+    pub fn history(mut self, alias: impl Into<String>) -> Self {
+        self.raw.history = Some(Given { value: alias.into(), at: At::code("history".to_owned()) });
+        self
+    }
+
+    /// For how long an outage that is over is kept there. Default 365 days.
+    pub fn history_keep(mut self, keep: Duration) -> Self {
+        let at = At::code("history_keep".to_owned());
+        self.raw.numbers.durations.insert("history_keep", Given { value: keep, at });
         self
     }
 

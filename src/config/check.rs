@@ -1,8 +1,9 @@
 //! Does it hold as a whole? Roles, chains, groups and numbers, checked together; no file is read here.
 
 use super::{
-    AliasConfig, AliasKind, AliasName, Config, Pings, Role, ServerConfig, Tls,
+    AliasConfig, AliasKind, AliasName, Config, HistorySettings, Pings, Role, ServerConfig, Tls,
     error::{At, Given, Mistake, Problem},
+    history,
     numbers::Layered,
     raw::{Numbers, Raw, RawAlias},
     url::Draft,
@@ -39,11 +40,13 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
         aliases,
         monitoring: raw.monitoring,
         cache_size: raw.numbers.cache_size(),
+        history: HistorySettings::of(raw),
         outage_errors: raw.outage_errors.clone(),
         warnings: std::mem::take(&mut checker.warnings),
     };
     if checker.mistakes.is_empty() {
         checker.dead_ends(&config);
+        checker.mistakes.extend(raw.history.as_ref().and_then(|written| history::mistake(written, &config)));
     }
     (config, checker.mistakes)
 }

@@ -4,6 +4,7 @@ mod builder;
 mod chain;
 mod check;
 mod error;
+mod history;
 mod load;
 mod name;
 mod numbers;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     builder::ConfigBuilder,
     error::{ConfigError, Mistake},
+    history::HistorySettings,
     name::{AliasName, InvalidName},
     outage::{CodePrefix, OutageErrors},
     settings::{BreakerSettings, CallSettings, Hedge, Pings, PoolSettings, SessionReset},
@@ -37,6 +39,7 @@ pub struct Config {
     pub(crate) aliases: Vec<AliasConfig>,
     pub(crate) monitoring: Monitoring,
     pub(crate) cache_size: usize,
+    pub(crate) history: Option<HistorySettings>,
     pub(crate) outage_errors: OutageErrors,
     pub(crate) warnings: Vec<Mistake>,
 }
@@ -173,6 +176,12 @@ impl Config {
         self.cache_size
     }
 
+    /// Where outages are kept for good. Default nowhere. It takes the feature `history`.
+    #[must_use]
+    pub fn history(&self) -> Option<&HistorySettings> {
+        self.history.as_ref()
+    }
+
     /// Which errors ask for a ping, where that is not what the table of faults says.
     #[must_use]
     pub fn outage_errors(&self) -> &OutageErrors {
@@ -195,6 +204,7 @@ impl Config {
             aliases,
             monitoring: Monitoring::OnDemand,
             cache_size: self.cache_size,
+            history: None,
             outage_errors: self.outage_errors.clone(),
             warnings: Vec::new(),
         }

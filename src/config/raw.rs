@@ -16,6 +16,7 @@ pub(super) struct Raw {
     pub(super) at: At,
     pub(super) monitoring: Monitoring,
     pub(super) brisk: bool,
+    pub(super) history: Option<Given<String>>,
     pub(super) numbers: Numbers,
     pub(super) outage_errors: OutageErrors,
     pub(super) aliases: Vec<RawAlias>,

@@ -60,6 +60,7 @@ impl Reader<'_> {
                 (_, None) => {}
                 ("pace", _) => raw.brisk = true,
                 ("monitoring", Some(Typed::Word("on-demand"))) => raw.monitoring = Monitoring::OnDemand,
+                ("history", Some(Typed::Text(value))) => raw.history = Some(Given { value, at }),
                 (_, Some(typed)) => raw.numbers.set(key.name, typed, at),
             }
         }

@@ -78,6 +78,14 @@ pub const KEYS: &[Key] = &[
         "The last good values that `read_or` keeps at most, of all aliases together (feature `cache`); 0 for none.",
     ),
     key(
+        "history",
+        Level::Global,
+        Kind::Text,
+        "none",
+        "The alias of the primary in which outages are kept for `pgdetour report` (feature `history`).",
+    ),
+    key("history_keep", Level::Global, Kind::Duration, "365d", "For how long an outage that is over is kept there."),
+    key(
         "monitoring_ping_frequency",
         Level::GlobalAndServer,
         Kind::Duration,

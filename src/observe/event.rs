@@ -142,6 +142,21 @@ pub enum EventKind {
     /// A write was committed there alone: its wait for synchronous replication was cancelled, or its session terminated meanwhile,
     /// so a failover may lose it. Told at most once a minute.
     CommitUnconfirmed,
+    /// The table of outages takes nothing: it is missing, or the role may not write there. About no server in particular; it is
+    /// not told while the primary is out.
+    HistoryStalled {
+        /// What the primary says.
+        cause: Cause,
+        /// Outages that wait to be stored.
+        waiting: usize,
+    },
+    /// It takes them again, and has all of them.
+    HistoryResumed,
+    /// So many outages were given up before they could be stored, since too many waited.
+    HistoryLost {
+        /// How many.
+        outages: u64,
+    },
     /// The router's mode changed: about no server in particular.
     ModeChanged {
         /// What it was.
@@ -178,6 +193,8 @@ impl EventKind {
             | Self::Drained { .. }
             | Self::PingInconclusive { .. }
             | Self::RoleChanged { .. }
+            | Self::HistoryStalled { .. }
+            | Self::HistoryLost { .. }
             | Self::CommitUnconfirmed => Level::Warn,
             Self::OutageClosed { .. }
             | Self::BreakerClosed { .. }
@@ -186,6 +203,7 @@ impl EventKind {
             | Self::Undrained { .. }
             | Self::PingAsked { .. }
             | Self::HoldEnded { .. }
+            | Self::HistoryResumed
             | Self::ModeChanged { .. } => Level::Info,
         }
     }
@@ -211,6 +229,9 @@ impl EventKind {
             Self::RoleChanged { .. } => "role_changed",
             Self::StandingChanged { .. } => "standing_changed",
             Self::CommitUnconfirmed => "commit_unconfirmed",
+            Self::HistoryStalled { .. } => "history_stalled",
+            Self::HistoryResumed => "history_resumed",
+            Self::HistoryLost { .. } => "history_lost",
             Self::ModeChanged { .. } => "mode_changed",
         }
     }
@@ -249,6 +270,14 @@ impl fmt::Display for EventKind {
             Self::RoleChanged { from, to, .. } => write!(f, "was a {from}, is a {to}"),
             Self::StandingChanged { standing } => write!(f, "{standing}"),
             Self::CommitUnconfirmed => f.write_str("a write did not wait for the replicas: a failover may lose it"),
+            Self::HistoryStalled { cause, waiting } => {
+                write!(
+                    f,
+                    "{waiting} outages cannot be stored: {cause} (has pgdetour migrate been run, and may the role write there?)"
+                )
+            }
+            Self::HistoryResumed => f.write_str("outages are stored again"),
+            Self::HistoryLost { outages } => write!(f, "{outages} outages were given up before they could be stored"),
             Self::ModeChanged { from, to } => write!(f, "mode: was {from}, is {to}"),
         }
     }

@@ -73,6 +73,9 @@ pub(super) fn record(event: &Event) {
         EventKind::CommitUnconfirmed => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, pid, "a write did not wait for the replicas: a failover may lose it");
         }
+        EventKind::HistoryStalled { .. } | EventKind::HistoryResumed | EventKind::HistoryLost { .. } => {
+            history(&event.kind)
+        }
         EventKind::ModeChanged { from, to } => mode_changed(name, *from, *to),
     }
 }
@@ -96,5 +99,19 @@ fn mode_changed(name: &str, from: Mode, to: Mode) {
     match to > from {
         true => tracing::warn!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the worse"),
         false => tracing::info!(target: "pgdetour", event = name, %from, %to, pid, "mode changed for the better"),
+    }
+}
+
+/// What is kept of outages.
+fn history(kind: &EventKind) {
+    let (name, pid) = (kind.name(), std::process::id());
+    match kind {
+        EventKind::HistoryStalled { cause, waiting } => {
+            tracing::warn!(target: "pgdetour", event = name, %cause, waiting, pid, "outages cannot be stored: has pgdetour migrate been run, and may the role write there?");
+        }
+        EventKind::HistoryLost { outages } => {
+            tracing::warn!(target: "pgdetour", event = name, outages, pid, "outages were given up before they could be stored");
+        }
+        _ => tracing::info!(target: "pgdetour", event = name, pid, "outages are stored again"),
     }
 }

@@ -210,19 +210,23 @@ impl EventRecord {
                 Self { detour: detour.as_ref().map(ToString::to_string), ..self.because(cause) }
             }
             EventKind::BreakerClosed { duration } => self.lasting(*duration),
-            EventKind::AdmissionStopped { cause } | EventKind::PingInconclusive { cause } => self.because(cause),
             EventKind::Drained { lasting, by, detour } => {
                 let detour = detour.as_ref().map(ToString::to_string);
                 Self { detour, lasting_ms: Some(ms(*lasting)), ..self.asked_for(Some(by)) }
             }
             EventKind::Undrained { duration, by } => self.asked_for(by.as_deref()).lasting(*duration),
             EventKind::PingAsked { by } | EventKind::HoldEnded { by } => self.asked_for(Some(by)),
+            EventKind::AdmissionStopped { cause }
+            | EventKind::PingInconclusive { cause }
+            | EventKind::HistoryStalled { cause, .. } => self.because(cause),
             EventKind::RoleChanged { from, to, .. } => self.turned(from, to),
             EventKind::ModeChanged { from, to } => self.turned(from, to),
             EventKind::StandingChanged { standing } => Self { to: Some(standing.word().to_owned()), ..self },
             EventKind::DetourNarrowed { .. }
             | EventKind::DetourWidened { .. }
             | EventKind::AdmissionResumed
+            | EventKind::HistoryResumed
+            | EventKind::HistoryLost { .. }
             | EventKind::CommitUnconfirmed => self,
         }
     }

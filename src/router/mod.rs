@@ -13,6 +13,8 @@ mod fallback;
 mod fate;
 mod get;
 mod hedge;
+#[cfg(feature = "history")]
+mod history;
 #[cfg(feature = "cache")]
 mod last_good;
 mod lease;
@@ -93,6 +95,8 @@ struct Inner<B: Backend> {
     observer: Observer,
     #[cfg(feature = "cache")]
     last_good: ArcSwap<LastGood>,
+    #[cfg(feature = "history")]
+    historian: history::Historian,
     build: Build<B>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
@@ -163,16 +167,21 @@ impl<B: Backend> Router<B> {
         let topology = Topology::start(config, observer.clone(), &build)?;
         topology.monitor.settled().await;
         topology.lead();
-        Ok(Self {
-            inner: Arc::new(Inner {
-                #[cfg(feature = "cache")]
-                last_good: ArcSwap::from_pointee(LastGood::of_size(topology.config.cache_size())),
-                topology: ArcSwap::from_pointee(topology),
-                observer,
-                build,
-                reloading: tokio::sync::Mutex::new(()),
-            }),
-        })
+        #[cfg(feature = "history")]
+        let (historian, orders) = history::Historian::new();
+        let inner = Arc::new(Inner {
+            #[cfg(feature = "cache")]
+            last_good: ArcSwap::from_pointee(LastGood::of_size(topology.config.cache_size())),
+            topology: ArcSwap::from_pointee(topology),
+            observer,
+            #[cfg(feature = "history")]
+            historian,
+            build,
+            reloading: tokio::sync::Mutex::new(()),
+        });
+        #[cfg(feature = "history")]
+        orders.begin(&inner);
+        Ok(Self { inner })
     }
 
     /// The alias of this name. Resolve it once and keep it.
@@ -271,6 +280,8 @@ impl<B: Backend> Router<B> {
     /// A dropped call goes on ending, unobserved.
     pub async fn shutdown(&self) {
         let _none = self.inner.reloading.lock().await;
+        #[cfg(feature = "history")]
+        self.inner.historian.flush().await;
         let topology = self.inner.topology.load_full();
         topology.close();
         self.inner.observer.close();

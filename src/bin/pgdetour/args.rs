@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{cluster, demo::Fault, drill, exit::EXIT_CODES, read};
+use crate::{cluster, demo::Fault, drill, exit::EXIT_CODES, read, report};
 
 /// In-process failover routing for PostgreSQL connections: shows it, checks its configuration, and makes the tables it needs.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Watches the servers of a configuration, and serves probes, status and a page about them over HTTP
     Serve(Serve),
+    /// Reports the outages of a span of time: times to detect and to recover, and how available each alias was
+    Report(report::Args),
 }
 
 const DEMO_EXAMPLES: &str = "\

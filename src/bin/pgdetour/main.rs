@@ -13,9 +13,11 @@ mod log;
 mod migrate;
 mod paint;
 mod read;
+mod report;
 mod safe;
 mod screen;
 mod serve;
+mod table;
 mod time;
 
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
                 Command::Check(check) => check::run(&check, interrupted()).await,
                 Command::Migrate(migrate) => migrate::run(&migrate, interrupted()).await,
                 Command::Serve(serve) => serve::run(&serve, interrupted()).await,
+                Command::Report(report) => report::run(&report, interrupted()).await,
             }
         })
         .into()
