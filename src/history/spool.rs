@@ -81,7 +81,7 @@ mod tests {
         let batch = spool.batch(10);
         spool.note([closed.clone()]);
         spool.confirm(batch);
-        assert_eq!(spool.batch(10), [closed.clone()], "what was sent was the opening");
+        assert_eq!(spool.batch(10), std::slice::from_ref(&closed), "what was sent was the opening");
         spool.confirm(vec![closed.clone()]);
         spool.note([closed]);
         assert_eq!(spool.batch(10), []);

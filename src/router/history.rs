@@ -113,9 +113,7 @@ impl<B: Backend> Keeper<B> {
         if lost > 0 {
             tell(&router, EventKind::HistoryLost { outages: lost });
         }
-        if self.spool.waiting().next().is_none() {
-            return None;
-        }
+        self.spool.waiting().next()?;
         let line = topology.lines.get(&settings.alias)?;
         match timeout(WITHIN, self.send(line, settings, &router)).await {
             Ok(Ok(())) => {
