@@ -57,15 +57,12 @@ pub(super) fn record(event: &Event) {
         }
         EventKind::Drained { lasting, by, detour } => drained(event, (*lasting, by), detour.as_ref()),
         EventKind::Undrained { duration, by } => undrained(event, *duration, by.as_deref()),
-        EventKind::PingAsked { by } | EventKind::HoldEnded { by } => {
-            tracing::info!(target: "pgdetour", event = name, alias, server, by = &**by, pid, "asked for by hand");
-        }
+        EventKind::PingAsked { by } | EventKind::HoldEnded { by } => asked(event, by),
         EventKind::PingInconclusive { cause } => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "ping tells nothing of the server's health");
         }
         EventKind::RoleChanged { from, to, timeline } => {
-            let timeline = timeline.map(|timeline| timeline.0);
-            tracing::warn!(target: "pgdetour", event = name, alias, server, %from, %to, timeline, pid, "role changed");
+            tracing::warn!(target: "pgdetour", event = name, alias, server, %from, %to, timeline = timeline.map(|line| line.0), pid, "role changed");
         }
         EventKind::StandingChanged { standing } => {
             tracing::error!(target: "pgdetour", event = name, alias, server, %standing, pid, "standing changed");
@@ -91,6 +88,12 @@ fn undrained(event: &Event, duration: Duration, by: Option<&str>) {
     let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
     let (name, pid, duration_s) = (event.kind.name(), std::process::id(), duration.as_secs_f64());
     tracing::info!(target: "pgdetour", event = name, alias, server, by, duration_s, pid, "drained no more");
+}
+
+fn asked(event: &Event, by: &str) {
+    let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
+    let (name, pid) = (event.kind.name(), std::process::id());
+    tracing::info!(target: "pgdetour", event = name, alias, server, by, pid, "asked for by hand");
 }
 
 /// For the better at INFO.
