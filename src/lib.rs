@@ -27,6 +27,7 @@
 //! | change something, and know whether it has happened | [`Alias::write`] |
 //! | have it happen once, whatever fails | `Alias::write_once` (feature `once`), and [`migrate`] for its table |
 //! | know what became of a call | [`Error::outcome`], [`Error::attempts`] |
+//! | have a cache, a queue or an API watched too | [`service`], [`Router::register`], [`Router::services`] |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
 //! | test a failover | `testkit` (feature) |
@@ -48,6 +49,7 @@ pub mod plan;
 pub mod policy;
 pub mod pool;
 pub mod router;
+pub mod service;
 #[cfg(any(feature = "history", feature = "once"))]
 mod sql;
 mod striped;
@@ -57,9 +59,10 @@ pub mod testkit;
 pub use self::{
     config::Config,
     migrations::{MigrateError, Migration, migrate, pending_migrations},
+    monitor::ServiceState,
     observe::{Event, EventKind, Events},
     plan::Mode,
-    router::{ActionError, Alias, Attempt, Deadline, Error, Lease, Router, Switch, Transaction},
+    router::{ActionError, Alias, Attempt, Deadline, Error, Lease, Router, ServiceHandle, Switch, Transaction},
 };
 
 #[cfg(feature = "cache")]

@@ -17,16 +17,17 @@ const DECIDES: [&str; 5] = ["config", "health", "plan", "policy", "history"];
 const LOADERS: [&str; 2] = ["src/config/load.rs", "src/config/secret.rs"];
 
 /// Whom each folder may name. What is not listed names none of the others.
-const MAY_NAME: [(&str, &[&str]); 10] = [
+const MAY_NAME: [(&str, &[&str]); 11] = [
     ("config", &[]),
     ("health", &["config"]),
     ("plan", &["config", "health"]),
     ("policy", &["config"]),
     ("observe", &["config", "health", "plan", "policy"]),
     ("pool", &["config", "health", "plan", "policy", "observe"]),
-    ("monitor", &["config", "health", "plan", "policy", "observe", "pool"]),
+    ("service", &["config", "health", "pool"]),
+    ("monitor", &["config", "health", "plan", "policy", "observe", "pool", "service"]),
     ("history", &["observe"]),
-    ("router", &["config", "health", "plan", "policy", "observe", "pool", "monitor", "history"]),
+    ("router", &["config", "health", "plan", "policy", "observe", "pool", "service", "monitor", "history"]),
     ("http", &["config", "health", "plan", "policy", "observe", "pool", "router"]),
 ];
 

@@ -322,6 +322,29 @@ fn the_table_of_keys_tells_the_defaults() {
 }
 
 #[test]
+fn a_service_says_what_it_is_and_where_and_is_pinged_as_the_top_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("word");
+    std::fs::write(&file, "s3cr3t-w0rd\n").unwrap();
+    let text = format!(
+        "outage_ping_frequency = \"7s\"\n{PAIR}\n[service.cache]\nkind = \"memcached\"\nnodes = [\"a\", \"b:11212\"]\n\
+         [service.sessions]\nkind = \"redis\"\nurl = \"rediss://app@[::1]\"\npassword_file = {file:?}\n\
+         outage_ping_frequency = \"3s\"\n[service.shop-api]\nkind = \"http\"\nurl = \"https://shop/up\"\nstatus = 204\n"
+    );
+    let config = Config::from_toml_with(&text, [("PGDETOUR_SERVICE__SHOP_API__PING_TIMEOUT", "2s")]).expect("it holds");
+    let services = config.services();
+    let told: Vec<_> = services
+        .iter()
+        .map(|service| format!("{} {} {}", service.name, service.kind.word(), service.kind.address()))
+        .collect();
+    assert_eq!(told, ["cache memcached a:11211,b:11212", "sessions redis [::1]:6379", "shop-api http shop:443"]);
+    let outage: Vec<_> = services.iter().map(|service| service.pings.outage_ping_frequency).collect();
+    assert_eq!(outage, [seconds(7), seconds(3), seconds(7)]);
+    assert_eq!((config.pings().outage_ping_frequency, services[2].pings.ping_timeout), (seconds(7), seconds(2)));
+    assert!(!format!("{config:?}").contains("s3cr3t"));
+}
+
+#[test]
 fn inline_tables_and_dotted_keys_say_the_same_as_headers() {
     let inline = "alias = { primary = { role = \"primary\", url = \"postgres://app@db1/app\" },\n replica = { role = \"replica\", url = \"postgres://app@db2/app\" },\n}";
     let dotted = "alias.primary.role = \"primary\"\nalias.primary.url = \"postgres://app@db1/app\"\nalias.replica = { role = \"replica\", url = \"postgres://app@db2/app\" }";

@@ -184,6 +184,54 @@ fn outage_errors() {
 }
 
 #[test]
+fn services() {
+    let service = |keys: &str| format!("{PAIR}\n[service.cache]\n{}\n", keys.replace("WORD", PASSWORD));
+    is_as_told_before(
+        "services",
+        &tell(&[
+            ("nothing at all", service("")),
+            ("an unknown kind", service("kind = \"memcache\"\nurl = \"db3:11211\"")),
+            ("an unknown key", service("kind = \"tcp\"\nurl = \"db3:1\"\nfrequency = \"1s\"")),
+            ("a misspelt key", service("kind = \"tcp\"\nulr = \"db3:1\"")),
+            ("a key of a server", service("kind = \"tcp\"\nurl = \"db3:1\"\nslow_after = \"1s\"\nrole = \"primary\"")),
+            ("a key of a service in an alias", with("", "kind = \"tcp\"")),
+            ("a key of a service at the top", with("nodes = [\"a\"]", "")),
+            ("neither url nor nodes", service("kind = \"memcached\"")),
+            ("no url", service("kind = \"redis\"")),
+            ("both url and nodes", service("kind = \"memcached\"\nurl = \"a\"\nnodes = [\"b\"]")),
+            ("no nodes", service("kind = \"memcached\"\nnodes = []")),
+            ("a node that is none", service("kind = \"memcached\"\nnodes = [\"a\", \"b:x\", \":1\"]")),
+            ("nodes of another kind", service("kind = \"redis\"\nurl = \"redis://a\"\nnodes = [\"b\"]")),
+            ("nodes that are no list", service("kind = \"memcached\"\nnodes = \"a\"")),
+            ("no port", service("kind = \"tcp\"\nurl = \"db3\"")),
+            ("no scheme", service("kind = \"redis\"\nurl = \"db3:6379\"")),
+            ("another scheme", service("kind = \"amqp\"\nurl = \"mqtt://:WORD@db3\"")),
+            ("a slash in the password", service("kind = \"amqp\"\nurl = \"amqp://app:WORD/@db3\"")),
+            ("a line break", service("kind = \"http\"\nurl = \"http://db3/\\r\\nX: WORD\"")),
+            ("a login where there is none", service("kind = \"http\"\nurl = \"http://app:WORD@db3/\"")),
+            ("a status that is none", service("kind = \"http\"\nurl = \"http://db3/\"\nstatus = 99")),
+            ("a status of another kind", service("kind = \"tcp\"\nurl = \"db3:1\"\nstatus = 200")),
+            ("authorities without TLS", service("kind = \"redis\"\nurl = \"redis://a\"\nsslrootcert = \"/dev/null\"")),
+            (
+                "authorities that are missing",
+                service("kind = \"redis\"\nurl = \"rediss://a\"\nsslrootcert = \"/none.pem\""),
+            ),
+            (
+                "a password file that is missing",
+                service("kind = \"redis\"\nurl = \"redis://a\"\npassword_file = \"/none\""),
+            ),
+            ("a password twice", service("kind = \"redis\"\nurl = \"redis://:WORD@a\"\npassword_file = \"/none\"")),
+            ("a frequency of zero", service("kind = \"tcp\"\nurl = \"db3:1\"\nmonitoring_ping_frequency = \"0s\"")),
+            ("inverted frequencies", service("kind = \"tcp\"\nurl = \"db3:1\"\nping_timeout = \"10m\"")),
+            ("the name of an alias", format!("{PAIR}\n[service.replica]\nkind = \"tcp\"\nurl = \"db3:1\"\n")),
+            ("a name that is none", format!("{PAIR}\n[service.Cache]\nkind = \"tcp\"\nurl = \"db3:1\"\n")),
+            ("no table", with("service = \"cache\"", "")),
+            ("a table that is misspelt", service("").replace("service", "services")),
+        ]),
+    );
+}
+
+#[test]
 fn urls() {
     let url = |url: &str| replaced("postgres://app@db2/app", &url.replace("WORD", PASSWORD));
     is_as_told_before(

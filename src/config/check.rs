@@ -38,6 +38,8 @@ pub(super) fn check(raw: &Raw, drafts: &[Option<Draft>], warnings: Vec<Mistake>)
     checker.tls(drafts);
     let config = Config {
         aliases,
+        services: Vec::new(),
+        pings: Pings::default(),
         monitoring: raw.monitoring,
         cache_size: raw.numbers.cache_size(),
         history: HistorySettings::of(raw),
@@ -147,7 +149,7 @@ impl Checker<'_> {
             None => {
                 let none = Numbers::default();
                 let layered = if alias.own_pings { Layered::new(&alias.numbers, &none) } else { layered };
-                let pings = layered.pings(&if self.raw.brisk { Pings::brisk() } else { Pings::default() });
+                let pings = layered.pings(&self.raw.defaults());
                 self.mistakes.extend(layered.inverted_pings(&pings, &alias.at));
                 let (draft, role) = (draft?, alias.role.as_ref()?.value);
                 AliasKind::Server(Box::new(ServerConfig { role, target: draft.target.clone(), pings, breaker }))

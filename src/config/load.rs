@@ -9,9 +9,11 @@ use super::{
     Config, ConfigError,
     check::check,
     error::{At, Mistake, Problem},
-    raw::Raw,
+    numbers::Layered,
+    raw::{Numbers, Raw},
     read::read,
     secret::Findings,
+    service::services,
     source::Sources,
     url::{self, Draft, Surroundings},
 };
@@ -93,8 +95,11 @@ pub(super) fn compile(
             }
         }
     }
+    let pings = Layered::new(&Numbers::default(), &raw.numbers).pings(&raw.defaults());
+    let services = services(raw, &pings, &mut findings);
     mistakes.append(&mut findings.mistakes);
     let (config, found) = check(raw, &drafts, findings.warnings);
+    let config = Config { services, pings, ..config };
     mistakes.extend(found);
     if mistakes.is_empty() { Ok(config) } else { Err(ConfigError::new(mistakes)) }
 }

@@ -3,6 +3,7 @@
 mod builder;
 mod chain;
 mod check;
+mod endpoint;
 mod error;
 mod history;
 mod load;
@@ -11,8 +12,10 @@ mod numbers;
 mod outage;
 mod raw;
 mod read;
+mod read_service;
 mod schema;
 mod secret;
+mod service;
 mod settings;
 mod source;
 mod url;
@@ -23,10 +26,12 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     builder::ConfigBuilder,
+    endpoint::Endpoint,
     error::{ConfigError, Mistake},
     history::HistorySettings,
     name::{AliasName, InvalidName},
     outage::{CodePrefix, OutageErrors},
+    service::{ServiceConfig, ServiceKind},
     settings::{BreakerSettings, CallSettings, Hedge, Pings, PoolSettings, SessionReset},
 };
 // For this crate's program, tests and benches: no part of the interface.
@@ -37,6 +42,8 @@ pub use self::schema::{KEYS, Key, Kind, Level};
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(crate) aliases: Vec<AliasConfig>,
+    pub(crate) services: Vec<ServiceConfig>,
+    pub(crate) pings: Pings,
     pub(crate) monitoring: Monitoring,
     pub(crate) cache_size: usize,
     pub(crate) history: Option<HistorySettings>,
@@ -202,6 +209,8 @@ impl Config {
         let aliases = alias.into_iter().map(|alias| AliasConfig { failover: Vec::new(), ..alias }).collect();
         Self {
             aliases,
+            services: Vec::new(),
+            pings: self.pings.clone(),
             monitoring: Monitoring::OnDemand,
             cache_size: self.cache_size,
             history: None,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use secrecy::SecretString;
 
 use super::{
-    AliasName, Balance, Monitoring, OutageErrors, Role,
+    AliasName, Balance, Monitoring, OutageErrors, Pings, Role,
     error::{At, Given},
 };
 
@@ -20,6 +20,7 @@ pub(super) struct Raw {
     pub(super) numbers: Numbers,
     pub(super) outage_errors: OutageErrors,
     pub(super) aliases: Vec<RawAlias>,
+    pub(super) services: Vec<RawService>,
     /// Some alias could not be read at all: that one is missing is no further mistake.
     pub(super) unread: bool,
 }
@@ -43,12 +44,57 @@ pub(super) struct RawAlias {
     pub(super) unread: Vec<String>,
 }
 
+/// One `[service.NAME]`.
+#[derive(Debug)]
+pub(super) struct RawService {
+    pub(super) name: AliasName,
+    pub(super) at: At,
+    pub(super) kind: Option<Given<&'static str>>,
+    pub(super) url: Option<Given<SecretString>>,
+    pub(super) nodes: Option<Given<Vec<String>>>,
+    pub(super) password_file: Option<Given<PathBuf>>,
+    pub(super) root_cert: Option<Given<PathBuf>>,
+    pub(super) status: Option<Given<usize>>,
+    pub(super) numbers: Numbers,
+    /// Keys that stand here but could not be read.
+    pub(super) unread: Vec<String>,
+}
+
 /// The durations, counts and words of one level, by key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Numbers {
     pub(super) durations: BTreeMap<&'static str, Given<Duration>>,
     pub(super) counts: BTreeMap<&'static str, Given<usize>>,
     pub(super) words: BTreeMap<&'static str, Given<&'static str>>,
+}
+
+impl Raw {
+    /// The pings that give way to whatever is written.
+    pub(super) fn defaults(&self) -> Pings {
+        if self.brisk { Pings::brisk() } else { Pings::default() }
+    }
+}
+
+impl RawService {
+    pub(super) fn new(name: AliasName, at: At) -> Self {
+        Self {
+            name,
+            at,
+            kind: None,
+            url: None,
+            nodes: None,
+            password_file: None,
+            root_cert: None,
+            status: None,
+            numbers: Numbers::default(),
+            unread: Vec::new(),
+        }
+    }
+
+    /// Whether `key` was not even tried.
+    pub(super) fn lacks(&self, key: &str) -> bool {
+        !self.unread.iter().any(|unread| unread == key)
+    }
 }
 
 impl RawAlias {

@@ -20,18 +20,18 @@ pub(super) fn read(sources: &Sources) -> (Raw, Vec<Mistake>) {
     (raw, reader.mistakes)
 }
 
-struct Reader<'a> {
-    sources: &'a Sources,
-    mistakes: Vec<Mistake>,
+pub(super) struct Reader<'a> {
+    pub(super) sources: &'a Sources,
+    pub(super) mistakes: Vec<Mistake>,
 }
 
 /// One value that had the type its key takes.
-enum Typed {
+pub(super) enum Typed {
     Duration(Duration),
     Count(usize),
     Word(&'static str),
     Text(String),
-    Aliases(Vec<String>),
+    Names(Vec<String>),
     Codes(Vec<CodePrefix>),
 }
 
@@ -43,6 +43,10 @@ impl Reader<'_> {
             match name.as_str() {
                 "alias" => {
                     self.aliases(value, &mut raw);
+                    continue;
+                }
+                "service" => {
+                    self.services(value, &mut raw);
                     continue;
                 }
                 "outage_errors" => {
@@ -65,6 +69,7 @@ impl Reader<'_> {
             }
         }
         raw.aliases.sort_by_key(|alias| alias.at.line.unwrap_or(usize::MAX));
+        raw.services.sort_by_key(|service| service.at.line.unwrap_or(usize::MAX));
         raw
     }
 
@@ -78,7 +83,7 @@ impl Reader<'_> {
             let at = self.sources.at(&["alias", name], value.tag());
             let problem = match (AliasName::new(name), value.as_dict()) {
                 (Ok(name), Some(keys)) => {
-                    let at = self.first_place(at, name.as_str(), keys);
+                    let at = self.first_place(at, ["alias", name.as_str()], keys);
                     let alias = self.alias(name, at, keys);
                     raw.aliases.push(alias);
                     continue;
@@ -111,11 +116,11 @@ impl Reader<'_> {
     }
 
     /// A table's own tag is the first source's; an alias that only variables declare stands where its first key stands.
-    fn first_place(&self, at: At, name: &str, keys: &Dict) -> At {
+    pub(super) fn first_place(&self, at: At, [table, name]: [&str; 2], keys: &Dict) -> At {
         if at.line.is_some() {
             return at;
         }
-        let first = keys.iter().next().map(|(key, value)| self.sources.at(&["alias", name, key], value.tag()));
+        let first = keys.iter().next().map(|(key, value)| self.sources.at(&[table, name, key], value.tag()));
         first.map_or_else(|| at.clone(), |first| At { key: at.key.clone(), ..first })
     }
 
@@ -136,20 +141,27 @@ impl Reader<'_> {
     }
 
     /// The key of this name, if it may stand here.
-    fn known(&mut self, name: &str, at: &At, here: fn(&Key) -> bool) -> Option<&'static Key> {
+    pub(super) fn known(&mut self, name: &str, at: &At, here: fn(&Key) -> bool) -> Option<&'static Key> {
         let problem = match Key::named(name) {
             Some(key) if here(key) => return Some(key),
             Some(key) if key.is_global() => {
-                let table = if at.key.starts_with("alias.") { "an alias" } else { "this table" };
+                let table = match at.key.split('.').next() {
+                    Some("alias") => "an alias",
+                    Some("service") => "a service",
+                    _ => "this table",
+                };
                 let remedy = "write it at the top of the file, before the first [alias.NAME]";
                 Problem::new(format!("does not belong to {table}"), remedy)
             }
             Some(key) if key.is_of_outage_errors() => {
                 Problem::new("belongs to the errors that ask for a ping", "write it below [outage_errors]")
             }
+            Some(key) if key.is_of_service() && !key.is_of_alias() => {
+                Problem::new("belongs to a service", "write it below [service.NAME]")
+            }
             Some(_) => Problem::new("belongs to an alias", "write it below [alias.NAME]"),
             None => {
-                let tables: &[&str] = if at.key == name { &["alias", "outage_errors"] } else { &[] };
+                let tables: &[&str] = if at.key == name { &["alias", "service", "outage_errors"] } else { &[] };
                 let valid = KEYS.iter().filter(|key| here(key)).map(|key| key.name).chain(tables.iter().copied());
                 Problem::none_of("unknown key", name, valid)
             }
@@ -158,7 +170,7 @@ impl Reader<'_> {
         None
     }
 
-    fn typed(&mut self, key: &Key, value: &Value, at: &At) -> Option<Typed> {
+    pub(super) fn typed(&mut self, key: &Key, value: &Value, at: &At) -> Option<Typed> {
         let typed = match key.kind {
             Kind::Duration => duration(value).map(Typed::Duration),
             Kind::Count => count(value).map(Typed::Count),
@@ -168,7 +180,8 @@ impl Reader<'_> {
                 .as_str()
                 .map(|text| Typed::Text(text.to_owned()))
                 .ok_or_else(|| wrong_type(value, "a text", "write it in quotes")),
-            Kind::Aliases => names(value).map(Typed::Aliases),
+            Kind::Aliases => names(value).map(Typed::Names),
+            Kind::Places => places(value).map(Typed::Names),
             Kind::Codes => codes(value).map(Typed::Codes),
         };
         typed.map_err(|problem| self.mistakes.push(at.mistake(problem))).ok()
@@ -176,12 +189,12 @@ impl Reader<'_> {
 }
 
 impl Numbers {
-    fn set(&mut self, key: &'static str, typed: Typed, at: At) {
+    pub(super) fn set(&mut self, key: &'static str, typed: Typed, at: At) {
         match typed {
             Typed::Duration(value) => drop(self.durations.insert(key, Given { value, at })),
             Typed::Count(value) => drop(self.counts.insert(key, Given { value, at })),
             Typed::Word(value) => drop(self.words.insert(key, Given { value, at })),
-            Typed::Text(_) | Typed::Aliases(_) | Typed::Codes(_) => {}
+            Typed::Text(_) | Typed::Names(_) | Typed::Codes(_) => {}
         }
     }
 }
@@ -205,8 +218,8 @@ impl RawAlias {
             ("password_file", Typed::Text(text)) => {
                 self.password_file = Some(Given { value: PathBuf::from(text), at });
             }
-            ("failover", Typed::Aliases(value)) => self.failover = Some(Given { value, at }),
-            ("members", Typed::Aliases(value)) => self.members = Some(Given { value, at }),
+            ("failover", Typed::Names(value)) => self.failover = Some(Given { value, at }),
+            ("members", Typed::Names(value)) => self.members = Some(Given { value, at }),
             (key, typed) => self.numbers.set(key, typed, at),
         }
     }
@@ -257,6 +270,13 @@ fn names(value: &Value) -> Result<Vec<String>, Problem> {
     list.iter()
         .map(|one| name(one).ok_or_else(|| Problem::new("should hold nothing but names of aliases", remedy)))
         .collect()
+}
+
+fn places(value: &Value) -> Result<Vec<String>, Problem> {
+    let remedy = "write it like [\"host:11211\"]";
+    let list = value.as_array().ok_or_else(|| wrong_type(value, "a list of places", remedy))?;
+    let place = |place: &Value| place.as_str().map(str::to_owned);
+    list.iter().map(|one| place(one).ok_or_else(|| Problem::new("should hold nothing but texts", remedy))).collect()
 }
 
 fn codes(value: &Value) -> Result<Vec<CodePrefix>, Problem> {

@@ -1,5 +1,7 @@
 //! Every key of a configuration file in one table: where it may stand, what it takes, its default, and what it is for.
 
+use super::service::KINDS;
+
 /// One key of the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -21,6 +23,8 @@ pub struct Key {
 pub enum Level {
     /// At the top of the file.
     Global,
+    /// At the top, for all servers and services, and in `[alias.NAME]` of a server or `[service.NAME]`.
+    GlobalAndPinged,
     /// At the top, for all servers, and in `[alias.NAME]` of a server.
     GlobalAndServer,
     /// At the top, for all aliases, and in `[alias.NAME]` of a server or a group.
@@ -33,6 +37,10 @@ pub enum Level {
     Group,
     /// In `[alias.NAME]` of either.
     Alias,
+    /// In `[service.NAME]`.
+    Service,
+    /// In `[alias.NAME]` of a server or `[service.NAME]`.
+    ServerAndService,
 }
 
 /// What a key takes.
@@ -50,6 +58,8 @@ pub enum Kind {
     Text,
     /// A list of aliases.
     Aliases,
+    /// A list of places, each a host with its port.
+    Places,
     /// A list of SQLSTATEs, each whole or by its class.
     Codes,
 }
@@ -87,48 +97,48 @@ pub const KEYS: &[Key] = &[
     key("history_keep", Level::Global, Kind::Duration, "365d", "For how long an outage that is over is kept there."),
     key(
         "monitoring_ping_frequency",
-        Level::GlobalAndServer,
+        Level::GlobalAndPinged,
         Kind::Duration,
         "120s",
         "Between pings while a server is up.",
     ),
     key(
         "outage_ping_frequency",
-        Level::GlobalAndServer,
+        Level::GlobalAndPinged,
         Kind::Duration,
         "30s",
         "Between pings while it is down, or nobody takes writes.",
     ),
     key(
         "error_ping_frequency",
-        Level::GlobalAndServer,
+        Level::GlobalAndPinged,
         Kind::Duration,
         "5s",
         "At most this often do errors cause a ping.",
     ),
     key(
         "outage_log_frequency",
-        Level::GlobalAndServer,
+        Level::GlobalAndPinged,
         Kind::Duration,
         "1h",
         "How often an outage that lasts is logged again.",
     ),
     key(
         "ping_timeout",
-        Level::GlobalAndServer,
+        Level::GlobalAndPinged,
         Kind::Duration,
         "3s",
         "How long a ping may take while the server is up.",
     ),
     key(
         "outage_ping_timeout",
-        Level::GlobalAndServer,
+        Level::GlobalAndPinged,
         Kind::Duration,
         "1s",
         "How long a ping may take while it is down.",
     ),
-    key("failure_threshold", Level::GlobalAndServer, Kind::Count, "2", "Failed pings in a row that open an outage."),
-    key("success_threshold", Level::GlobalAndServer, Kind::Count, "2", "Good pings in a row that close it."),
+    key("failure_threshold", Level::GlobalAndPinged, Kind::Count, "2", "Failed pings in a row that open an outage."),
+    key("success_threshold", Level::GlobalAndPinged, Kind::Count, "2", "Good pings in a row that close it."),
     key(
         "slow_after",
         Level::GlobalAndServer,
@@ -246,8 +256,24 @@ pub const KEYS: &[Key] = &[
         "For how long a key of `write_once()` and its answer are kept.",
     ),
     key("role", Level::Server, Kind::Word(&["primary", "replica"]), "required", "What the server is meant to be."),
-    key("url", Level::Server, Kind::Text, "required", "Where the server is: a libpq URL or `key=value` pairs."),
-    key("password_file", Level::Server, Kind::Text, "none", "A file that holds the password."),
+    key(
+        "url",
+        Level::ServerAndService,
+        Kind::Text,
+        "required",
+        "Where the server is, a libpq URL or `key=value` pairs; where the service is, a URL of its kind.",
+    ),
+    key("password_file", Level::ServerAndService, Kind::Text, "none", "A file that holds the password."),
+    key("kind", Level::Service, Kind::Word(KINDS), "required", "What the service is."),
+    key(
+        "nodes",
+        Level::Service,
+        Kind::Places,
+        "none",
+        "The nodes of a memcached, in place of a url: all have to answer.",
+    ),
+    key("sslrootcert", Level::Service, Kind::Text, "the system's", "A PEM file with the authorities that are trusted."),
+    key("status", Level::Service, Kind::Count, "200 to 299", "The status that an `http` service has to answer with."),
     key(
         "failover",
         Level::Alias,
@@ -292,13 +318,19 @@ impl Key {
     /// Whether it may stand at the top of the file.
     #[must_use]
     pub fn is_global(&self) -> bool {
-        matches!(self.level, Level::Global | Level::GlobalAndServer | Level::GlobalAndAlias)
+        matches!(self.level, Level::Global | Level::GlobalAndPinged | Level::GlobalAndServer | Level::GlobalAndAlias)
     }
 
     /// Whether it may stand in `[alias.NAME]`.
     #[must_use]
     pub fn is_of_alias(&self) -> bool {
-        !matches!(self.level, Level::Global | Level::OutageErrors)
+        !matches!(self.level, Level::Global | Level::OutageErrors | Level::Service)
+    }
+
+    /// Whether it may stand in `[service.NAME]`.
+    #[must_use]
+    pub fn is_of_service(&self) -> bool {
+        matches!(self.level, Level::GlobalAndPinged | Level::Service | Level::ServerAndService)
     }
 
     /// Whether it may stand in `[outage_errors]`.

@@ -9,8 +9,9 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
+    endpoint::Endpoint,
     error::{Given, Mistake, Problem},
-    raw::RawAlias,
+    raw::{RawAlias, RawService},
     url::{Draft, Surroundings, find_in_passfile},
 };
 
@@ -42,6 +43,23 @@ impl Findings {
             draft.target.postgres.password(password.expose_secret());
         }
         self.roots(alias, draft);
+    }
+
+    /// Puts the password of a service into its endpoint, and looks whether its authorities are there.
+    pub(super) fn fill_service(&mut self, service: &RawService, endpoint: &mut Endpoint) {
+        if let Some(file) = &service.password_file {
+            if endpoint.password.is_some() {
+                let problem = Problem::new("the password is given twice", "take it out of the URL");
+                return self.mistakes.push(file.at.mistake(problem));
+            }
+            endpoint.password = self.password_file(file);
+        }
+        if let Some(file) = &service.root_cert
+            && let Err(error) = File::open(&file.value)
+        {
+            let what = format!("{} cannot be read: {error}", file.value.display());
+            self.mistakes.push(file.at.mistake(Problem::new(what, "name a PEM file that this process may read")));
+        }
     }
 
     fn password_file(&mut self, given: &Given<std::path::PathBuf>) -> Option<SecretString> {

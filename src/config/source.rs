@@ -112,9 +112,9 @@ impl Layer {
             let Some(name) = variable.strip_prefix(PREFIX).filter(|name| !name.is_empty()) else { continue };
             let mut path: Vec<String> = name.split("__").map(str::to_lowercase).collect();
             if let [first, alias, ..] = path.as_mut_slice()
-                && first == "alias"
+                && (first == "alias" || first == "service")
             {
-                declared_spelling(document, alias);
+                declared_spelling(document.get(first.as_str()), alias);
             }
             let kind = path.last().and_then(|key| Key::named(key)).map_or(Kind::Text, |key| key.kind);
             insert(&mut layer.values, &path, parse(kind, value));
@@ -165,8 +165,8 @@ fn toml_value(value: &toml_edit::Value) -> Value {
 }
 
 /// A shell cannot write `-` in a variable: `EU_WEST` means the alias `eu-west` where the file declares it and no `eu_west`.
-fn declared_spelling(document: &Item, alias: &mut String) {
-    let Some(declared) = document.get("alias").and_then(Item::as_table_like) else { return };
+fn declared_spelling(table: Option<&Item>, alias: &mut String) {
+    let Some(declared) = table.and_then(Item::as_table_like) else { return };
     if declared.contains_key(alias) {
         return;
     }
@@ -192,7 +192,7 @@ fn insert(values: &mut Dict, path: &[String], value: Value) {
 fn parse(kind: Kind, text: &str) -> Value {
     match kind {
         Kind::Count => text.trim().parse::<i64>().map_or_else(|_| Value::from(text), Value::from),
-        Kind::Aliases | Kind::Codes => {
+        Kind::Aliases | Kind::Places | Kind::Codes => {
             let inner = text.trim().trim_start_matches('[').trim_end_matches(']');
             let names = inner.split(',').map(|name| name.trim().trim_matches(['"', '\'']));
             Value::from(names.filter(|name| !name.is_empty()).map(Value::from).collect::<Vec<_>>())

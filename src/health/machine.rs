@@ -43,6 +43,8 @@ pub struct Health {
     pub(super) suspected: Option<Instant>,
     /// Whether there is a watched connection to ping over.
     kept: bool,
+    /// Whether there can be one.
+    pub(super) keeps: bool,
     /// Why new connections are not admitted, as far as known.
     pub(super) refusal: Option<Cause>,
     pub(super) next_over: Over,
@@ -69,6 +71,7 @@ impl Health {
             doubted: None,
             suspected: None,
             kept: false,
+            keeps: true,
             refusal: None,
             next_over: Over::Fresh,
             next_id: 0,
@@ -103,7 +106,9 @@ impl Health {
     /// What to do at `now`. Call again until it says to wait.
     #[must_use]
     pub fn poll(&mut self, now: Instant) -> Action {
-        if let Some(change) = self.tell_again(now) {
+        let next_ping = self.due.saturating_duration_since(now);
+        let told = |outage: &mut Outage| outage.tell_again(self.pings.outage_log_frequency, next_ping, now);
+        if let Some(change) = self.status.outage_mut().and_then(told) {
             return Action::Tell(change);
         }
         let next = match &self.round {
@@ -261,7 +266,7 @@ impl Health {
             Over::Kept => self.round.as_mut().is_none_or(Round::answer_over_kept),
         };
         if decides {
-            self.kept = true;
+            self.kept = self.keeps;
             changes.extend(self.succeed(over, now));
         } else {
             changes.extend(self.weigh(now));
@@ -389,11 +394,5 @@ impl Health {
 
     fn timeout(&self) -> Duration {
         if self.status.outage().is_some() { self.pings.outage_ping_timeout } else { self.pings.ping_timeout }
-    }
-
-    /// That an open outage lasts, once per `outage_log_frequency`.
-    fn tell_again(&mut self, now: Instant) -> Option<Change> {
-        let next_ping = self.due.saturating_duration_since(now);
-        self.status.outage_mut()?.tell_again(self.pings.outage_log_frequency, next_ping, now)
     }
 }

@@ -12,6 +12,7 @@ mod round;
 mod signal;
 mod slow;
 mod status;
+mod unwatched;
 
 /// The word that everybody reads stands on these. `tests/shared_belief` puts loom's in their place.
 mod atomic {

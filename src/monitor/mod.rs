@@ -3,10 +3,15 @@
 
 mod act;
 mod handover;
+mod hooks;
 mod ping;
 mod probe;
+mod service;
+mod services;
+mod state;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod watched;
 mod worker;
 
@@ -17,6 +22,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
+pub use self::state::ServiceState;
 use crate::config::AliasName;
 
 pub(crate) use self::{
@@ -24,6 +30,8 @@ pub(crate) use self::{
     handover::Past,
     ping::Ping,
     probe::Probe,
+    service::Watched as WatchedService,
+    services::{Draft, Misfit, Services},
     worker::{Command, Shared, Worker},
 };
 

@@ -12,7 +12,7 @@ use crate::{
     plan::{Mode, Standing},
 };
 
-/// Something that happened to a server, or to the router as a whole.
+/// Something that happened to a server or a service, or to the router as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
@@ -20,9 +20,9 @@ pub struct Event {
     pub number: u64,
     /// When it was told, by the wall clock: the log, the status page and the history have the same.
     pub at: Stamp,
-    /// The alias that declares the server. `None`: it is about the router.
+    /// The alias that declares the server, or the name of the service. `None`: it is about the router.
     pub alias: Option<AliasName>,
-    /// `host:port/database` of the server: the log's field `server`.
+    /// `host:port/database` of the server, or the address of the service: the log's field `server`.
     pub address: Option<Arc<str>>,
     /// What happened.
     pub kind: EventKind,
@@ -120,6 +120,13 @@ pub enum EventKind {
         /// Who.
         by: Arc<str>,
     },
+    /// What an application's service does about an outage did not end well: [`Service`](crate::service::Service).
+    HookFailed {
+        /// Which.
+        hook: Hook,
+        /// Why: its error, that it panicked, or that it took too long.
+        cause: Cause,
+    },
     /// Pings say nothing about its health: their login is refused, or connections ran out.
     PingInconclusive {
         /// What they say.
@@ -166,6 +173,26 @@ pub enum EventKind {
     },
 }
 
+/// What a [`Service`](crate::service::Service) does about an outage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hook {
+    /// When it opens.
+    Failover,
+    /// When it closes.
+    Recover,
+}
+
+impl Hook {
+    /// Its name, as the log's field `hook` has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failover => "failover",
+            Self::Recover => "recover",
+        }
+    }
+}
+
 impl Event {
     /// About a server, or else about the router. Its number and its time are those at which it is emitted.
     pub(crate) fn new(about: Option<(AliasName, Arc<str>)>, kind: EventKind) -> Self {
@@ -173,7 +200,7 @@ impl Event {
         Self { number: 0, at: Stamp::default(), alias, address, kind }
     }
 
-    /// Whether it is about the server that this alias declares.
+    /// Whether it is about the server that this alias declares, or the service of this name.
     #[must_use]
     pub fn is_about(&self, alias: &str) -> bool {
         self.alias.as_ref().is_some_and(|about| about.as_str() == alias)
@@ -185,7 +212,10 @@ impl EventKind {
     #[must_use]
     pub fn level(&self) -> Level {
         match self {
-            Self::OutageOpened { .. } | Self::OutageOngoing { .. } | Self::StandingChanged { .. } => Level::Error,
+            Self::OutageOpened { .. }
+            | Self::OutageOngoing { .. }
+            | Self::HookFailed { .. }
+            | Self::StandingChanged { .. } => Level::Error,
             Self::ModeChanged { from, to } if to > from => Level::Warn,
             Self::BreakerOpened { .. }
             | Self::AdmissionStopped { .. }
@@ -225,6 +255,7 @@ impl EventKind {
             Self::Undrained { .. } => "undrained",
             Self::PingAsked { .. } => "ping_asked",
             Self::HoldEnded { .. } => "hold_ended",
+            Self::HookFailed { .. } => "hook_failed",
             Self::PingInconclusive { .. } => "ping_inconclusive",
             Self::RoleChanged { .. } => "role_changed",
             Self::StandingChanged { .. } => "standing_changed",
@@ -252,6 +283,7 @@ impl fmt::Display for EventKind {
             }
             Self::BreakerClosed { duration } => write!(f, "breaker closed after {}", rounded(*duration)),
             Self::AdmissionStopped { cause } => write!(f, "admits no new connections: {cause}"),
+            Self::HookFailed { hook, cause } => write!(f, "{} failed: {cause}", hook.name()),
             Self::AdmissionResumed => f.write_str("admits new connections again"),
             Self::DetourNarrowed { of, usable, size, latency } => {
                 write!(f, "slow, a round trip took {}: {usable} of {size} connections for {of}", rounded(*latency))

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::event::{Event, EventKind};
+use super::event::{Event, EventKind, Hook};
 use crate::{
     config::{AliasName, Mistake},
+    health::Cause,
     plan::Mode,
 };
 
@@ -23,8 +24,7 @@ pub(super) fn record(event: &Event) {
     match &event.kind {
         EventKind::OutageOpened { cause, detour, detected_in } => {
             let detour = detour.as_ref().map_or("none", |target| target.as_str());
-            let detected_in_s = detected_in.as_secs_f64();
-            tracing::error!(target: "pgdetour", event = name, alias, server, %cause, detour, detected_in_s, pid, "outage opened");
+            tracing::error!(target: "pgdetour", event = name, alias, server, %cause, detour, detected_in_s = detected_in.as_secs_f64(), pid, "outage opened");
         }
         EventKind::OutageOngoing { duration, tally, cause, next_ping } => tracing::error!(
             target: "pgdetour", event = name, alias, server, duration_s = duration.as_secs_f64(),
@@ -58,6 +58,7 @@ pub(super) fn record(event: &Event) {
         EventKind::Drained { lasting, by, detour } => drained(event, (*lasting, by), detour.as_ref()),
         EventKind::Undrained { duration, by } => undrained(event, *duration, by.as_deref()),
         EventKind::PingAsked { by } | EventKind::HoldEnded { by } => asked(event, by),
+        EventKind::HookFailed { hook, cause } => hook_failed(event, *hook, cause),
         EventKind::PingInconclusive { cause } => {
             tracing::warn!(target: "pgdetour", event = name, alias, server, %cause, pid, "ping tells nothing of the server's health");
         }
@@ -75,6 +76,12 @@ pub(super) fn record(event: &Event) {
         }
         EventKind::ModeChanged { from, to } => mode_changed(name, *from, *to),
     }
+}
+
+fn hook_failed(event: &Event, hook: Hook, cause: &Cause) {
+    let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
+    let (name, pid, hook) = (event.kind.name(), std::process::id(), hook.name());
+    tracing::error!(target: "pgdetour", event = name, alias, server, hook, %cause, pid, "hook failed");
 }
 
 fn drained(event: &Event, (lasting, by): (Duration, &str), detour: Option<&AliasName>) {

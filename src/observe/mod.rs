@@ -17,7 +17,7 @@ use tokio::sync::broadcast;
 
 pub use self::{
     chronicle::Chronicle,
-    event::{Event, EventKind},
+    event::{Event, EventKind, Hook},
     record::{EventRecord, Level, OutageRecord, SpanRecord, SpanState},
     stamp::Stamp,
 };

@@ -218,6 +218,7 @@ impl EventRecord {
             EventKind::PingAsked { by } | EventKind::HoldEnded { by } => self.asked_for(Some(by)),
             EventKind::AdmissionStopped { cause }
             | EventKind::PingInconclusive { cause }
+            | EventKind::HookFailed { cause, .. }
             | EventKind::HistoryStalled { cause, .. } => self.because(cause),
             EventKind::RoleChanged { from, to, .. } => self.turned(from, to),
             EventKind::ModeChanged { from, to } => self.turned(from, to),

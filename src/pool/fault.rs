@@ -197,6 +197,11 @@ fn in_session(error: &io::Error) -> Fault {
     }
 }
 
+/// Whether a connect or a session failed for want of something in this process: it tells nothing of whoever is at the other end.
+pub(crate) fn is_own_shortage(error: &io::Error) -> bool {
+    matches!(connecting(error), Fault::Resource)
+}
+
 /// ENFILE, EMFILE and ENOBUFS, for which the standard library has no stable names.
 fn is_shortage(os: i32) -> bool {
     let no_buffers = if cfg!(target_os = "linux") { 105 } else { 55 };

@@ -62,8 +62,9 @@ pub use self::{
 pub(crate) use self::{
     connect::Terms,
     dial::Dialed,
-    fault::cause_of,
+    fault::{cause_of, is_own_shortage},
     server::{Loan, Loans, Share},
+    tls::{Duplex, Protection},
 };
 // For this crate's program, tests and benches: no part of the interface.
 #[cfg(feature = "testkit")]

@@ -7,7 +7,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tokio_postgres::{
     Socket,
     tls::{ChannelBinding, TlsStream},
@@ -99,6 +102,37 @@ impl Security {
     }
 }
 
+/// Protects streams to something else than PostgreSQL. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Protection(Security);
+
+impl Protection {
+    /// What `tls` asks for.
+    pub(crate) fn new(tls: &Tls) -> Result<Self, TlsError> {
+        Security::new(tls, false).map(Self)
+    }
+
+    /// Protects a stream to `host`.
+    ///
+    /// Cancel safety: a dropped call closes the stream.
+    pub(crate) async fn secure(&self, stream: TcpStream, host: &str) -> io::Result<Box<dyn Duplex>> {
+        match &self.0 {
+            Security::Plain => {
+                // Nobody's name is asked for.
+                let _ = host;
+                Ok(Box::new(stream))
+            }
+            #[cfg(feature = "tls")]
+            Security::Tls(maker) => Ok(Box::new(rustls_stream::handshake(maker.clone(), stream, host).await?)),
+        }
+    }
+}
+
+/// What can be read from and written to.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Duplex for S {}
+
 impl fmt::Debug for Security {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_plain() { "Plain" } else { "Tls" })
@@ -172,6 +206,7 @@ mod rustls_stream {
         pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
         server::ParsedCertificate,
     };
+    use tokio::io::{AsyncRead, AsyncWrite};
     use tokio_postgres::{
         Socket,
         tls::{MakeTlsConnect, TlsConnect},
@@ -181,10 +216,15 @@ mod rustls_stream {
     use super::TlsError;
     use crate::config::{Roots, Tls};
 
-    pub(super) type Rustls = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type Stream<S> = <MakeRustlsConnect as MakeTlsConnect<S>>::Stream;
+    pub(super) type Rustls = Stream<Socket>;
 
-    pub(super) async fn handshake(mut maker: MakeRustlsConnect, socket: Socket, host: &str) -> io::Result<Rustls> {
-        let Ok(connect) = MakeTlsConnect::<Socket>::make_tls_connect(&mut maker, host);
+    /// Over a socket of the driver's, or any other.
+    pub(super) async fn handshake<S>(mut maker: MakeRustlsConnect, socket: S, host: &str) -> io::Result<Stream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Ok(connect) = MakeTlsConnect::<S>::make_tls_connect(&mut maker, host);
         connect.connect(socket).await
     }
 

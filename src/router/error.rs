@@ -23,11 +23,12 @@ pub struct Error(Box<Kind>);
 enum Kind {
     Config(ConfigError),
     Start {
-        alias: AliasName,
+        what: String,
         source: BoxError,
     },
     Thread(io::Error),
-    UnknownAlias {
+    Unknown {
+        what: &'static str,
         name: String,
         known: Vec<AliasName>,
         nearest: Option<AliasName>,
@@ -100,7 +101,11 @@ impl Error {
     }
 
     pub(super) fn start(alias: &AliasName, source: impl Into<BoxError>) -> Self {
-        Self(Box::new(Kind::Start { alias: alias.clone(), source: source.into() }))
+        Self(Box::new(Kind::Start { what: format!("alias {alias}"), source: source.into() }))
+    }
+
+    pub(crate) fn service(name: &str, source: impl Into<BoxError>) -> Self {
+        Self(Box::new(Kind::Start { what: format!("service {name}"), source: source.into() }))
     }
 
     pub(super) fn thread(source: io::Error) -> Self {
@@ -112,9 +117,14 @@ impl Error {
     }
 
     pub(super) fn unknown_alias(name: &str, known: Vec<AliasName>) -> Self {
+        Self::unknown("alias", name, known)
+    }
+
+    /// No alias or service, whichever was asked for, has this name.
+    pub(super) fn unknown(what: &'static str, name: &str, known: Vec<AliasName>) -> Self {
         let distance = |alias: &&AliasName| strsim::osa_distance(name, alias.as_str());
         let nearest = known.iter().min_by_key(distance).filter(|alias| distance(alias) <= 3).cloned();
-        Self(Box::new(Kind::UnknownAlias { name: name.to_owned(), known, nearest }))
+        Self(Box::new(Kind::Unknown { what, name: name.to_owned(), known, nearest }))
     }
 
     /// What became of the call: for one of several attempts, what the one says that promises least. Whatever `get()` fails with
@@ -161,11 +171,7 @@ impl Error {
             Kind::Unavailable { plan, .. } => plan.retry_after(),
             Kind::Overloaded { full, .. } => Some(full.longest),
             Kind::Call(failure) => failure.unserved()?.retry_after(),
-            Kind::Config(_)
-            | Kind::Start { .. }
-            | Kind::Thread(_)
-            | Kind::UnknownAlias { .. }
-            | Kind::BadKey { .. } => None,
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => None,
             Kind::Closed => None,
         }
     }
@@ -178,11 +184,9 @@ impl Error {
             Kind::Overloaded { .. } => true,
             Kind::Unavailable { refusals, .. } => refusals.iter().any(|refusal| refusal.class == Class::Overload),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_overloaded),
-            Kind::Config(_)
-            | Kind::Start { .. }
-            | Kind::Thread(_)
-            | Kind::UnknownAlias { .. }
-            | Kind::BadKey { .. } => false,
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => {
+                false
+            }
             Kind::Closed => false,
         }
     }
@@ -193,11 +197,9 @@ impl Error {
         match &*self.0 {
             Kind::Unavailable { .. } => !self.is_overloaded(),
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_unavailable),
-            Kind::Config(_)
-            | Kind::Start { .. }
-            | Kind::Thread(_)
-            | Kind::UnknownAlias { .. }
-            | Kind::BadKey { .. } => false,
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => {
+                false
+            }
             Kind::Overloaded { .. } | Kind::Closed => false,
         }
     }
@@ -215,11 +217,9 @@ impl Error {
             Kind::Call(failure) => {
                 failure.attempts.is_empty() && failure.unserved().is_some_and(Self::is_misconfigured)
             }
-            Kind::Config(_)
-            | Kind::Start { .. }
-            | Kind::Thread(_)
-            | Kind::UnknownAlias { .. }
-            | Kind::BadKey { .. } => false,
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => {
+                false
+            }
             Kind::Overloaded { .. } | Kind::Closed => false,
         }
     }
@@ -230,11 +230,9 @@ impl Error {
         match &*self.0 {
             Kind::Closed => true,
             Kind::Call(failure) => failure.unserved().is_some_and(Self::is_closed),
-            Kind::Config(_)
-            | Kind::Start { .. }
-            | Kind::Thread(_)
-            | Kind::UnknownAlias { .. }
-            | Kind::BadKey { .. } => false,
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => {
+                false
+            }
             Kind::Unavailable { .. } | Kind::Overloaded { .. } => false,
         }
     }
@@ -251,11 +249,7 @@ impl Error {
         match &*self.0 {
             Kind::Unavailable { plan, .. } => Some(plan),
             Kind::Call(failure) => failure.unserved()?.plan(),
-            Kind::Config(_)
-            | Kind::Start { .. }
-            | Kind::Thread(_)
-            | Kind::UnknownAlias { .. }
-            | Kind::BadKey { .. } => None,
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => None,
             Kind::Overloaded { .. } | Kind::Closed => None,
         }
     }
@@ -277,10 +271,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
             Kind::Config(error) => write!(f, "{error}"),
-            Kind::Start { alias, source } => write!(f, "alias {alias} cannot be set up: {}", Cause::of(&**source)),
+            Kind::Start { what, source } => write!(f, "{what} cannot be set up: {}", Cause::of(&**source)),
             Kind::Thread(source) => write!(f, "the monitor's thread cannot be started: {source}"),
-            Kind::UnknownAlias { name, known, nearest } => {
-                write!(f, "no alias is named {name:?}")?;
+            Kind::Unknown { what, name, known, nearest } => {
+                write!(f, "no {what} is named {name:?}")?;
                 match nearest {
                     Some(nearest) => write!(f, "; did you mean {:?}?", nearest.as_str()),
                     None => write!(f, "; there are {known:?}"),
@@ -326,7 +320,7 @@ impl error::Error for Error {
                 (None, End::Unserved(error)) => Some(error),
                 (None, End::Failed | End::Spent | End::Late(_)) => None,
             },
-            Kind::Config(_) | Kind::UnknownAlias { .. } | Kind::BadKey { .. } => None,
+            Kind::Config(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => None,
             Kind::Overloaded { .. } | Kind::Closed => None,
         }
     }

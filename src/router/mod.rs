@@ -25,6 +25,7 @@ mod once;
 mod queue;
 mod read;
 mod recall;
+mod services;
 mod settle;
 mod status;
 mod stop;
@@ -58,6 +59,7 @@ pub use self::{
     deadline::Deadline,
     error::Error,
     lease::Lease,
+    services::ServiceHandle,
     switch::Switch,
     transaction::Transaction,
 };
@@ -67,6 +69,7 @@ use self::{
 };
 use crate::{
     config::Config,
+    monitor::Services,
     observe::{Events, Observer},
     plan::{Mode, Plan, Table},
     pool::{AcquireError, Backend, FromSpec, PoolSpec},
@@ -93,6 +96,7 @@ pub struct Router<B: Backend = DefaultBackend> {
 struct Inner<B: Backend> {
     topology: ArcSwap<Topology<B>>,
     observer: Observer,
+    services: Services,
     #[cfg(feature = "cache")]
     last_good: ArcSwap<LastGood>,
     #[cfg(feature = "history")]
@@ -107,7 +111,7 @@ impl<B: FromSpec> Router<B> {
     ///
     /// # Errors
     ///
-    /// Every mistake of the configuration at once, or a TLS setting that cannot be met. A server that is down is no error.
+    /// Every mistake of the configuration at once, or a TLS setting that cannot be met. A server or service that is down is no error.
     ///
     /// # Cancel safety
     ///
@@ -116,7 +120,7 @@ impl<B: FromSpec> Router<B> {
         Self::start(Config::from_file(path)?).await
     }
 
-    /// Starts a router. It returns when each server has answered its first ping or failed to, within `ping_timeout`
+    /// Starts a router. It returns when each server and each service has answered its first ping or failed to, within `ping_timeout`
     /// (default 3 s) at most; servers that are down are no error.
     ///
     /// Connections are driven on the Tokio runtime this is called in.
@@ -164,8 +168,11 @@ impl<B: Backend> Router<B> {
 
     async fn start_built(config: Config, build: Build<B>) -> Result<Self, Error> {
         let observer = Observer::default();
+        let services = Services::new(observer.clone(), build.is_here());
+        let draft = services::draft(&services, &config)?;
         let topology = Topology::start(config, observer.clone(), &build)?;
-        topology.monitor.settled().await;
+        services.go_over(draft).map_err(Error::thread)?;
+        tokio::join!(topology.monitor.settled(), services.settled());
         topology.lead();
         #[cfg(feature = "history")]
         let (historian, orders) = history::Historian::new();
@@ -176,6 +183,7 @@ impl<B: Backend> Router<B> {
             observer,
             #[cfg(feature = "history")]
             historian,
+            services,
             build,
             reloading: tokio::sync::Mutex::new(()),
         });
@@ -237,7 +245,7 @@ impl<B: Backend> Router<B> {
     /// Pings that have begun go on.
     pub async fn monitor(&self) {
         let topology = self.inner.topology.load_full();
-        topology.monitor.run().await;
+        tokio::join!(topology.monitor.run(), self.inner.services.run());
     }
 
     /// Goes over to another configuration. Handles follow; leases that are out are finished on their old connections. A server that
@@ -258,8 +266,10 @@ impl<B: Backend> Router<B> {
         if old.is_closed() {
             return Err(Error::closed());
         }
+        let services = services::draft(&self.inner.services, &config)?;
         let topology = Arc::new(old.replaced_by(config, &self.inner.build).await?);
         topology.monitor.settled().await;
+        self.inner.services.go_over(services).map_err(Error::thread)?;
         self.inner.topology.store(Arc::clone(&topology));
         let led = old.retire_for(&topology);
         topology.succeed(&old);
@@ -269,6 +279,7 @@ impl<B: Backend> Router<B> {
         }
         // An error says that a shutdown was faster.
         let _ = led.await;
+        self.inner.services.settled().await;
         Ok(())
     }
 
@@ -284,8 +295,15 @@ impl<B: Backend> Router<B> {
         self.inner.historian.flush().await;
         let topology = self.inner.topology.load_full();
         topology.close();
-        self.inner.observer.close();
+        self.inner.services.close();
+        let inner = Arc::clone(&self.inner);
+        // A task, so that it comes to its end also when nobody waits: what hooks have to tell is told.
+        let told = tokio::spawn(async move {
+            inner.services.closed().await;
+            inner.observer.close();
+        });
         topology.closed().await;
+        let _ = told.await;
     }
 }
 

@@ -69,6 +69,19 @@ impl<B: Backend> Router<B> {
     }
 }
 
+impl<B: Backend> Router<B> {
+    /// A switch that gives `other` while an outage of this service is open, and `normal` otherwise. After a shutdown, or when it is
+    /// watched no more, it gives `other`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such service.
+    pub fn switch_on_service<T>(&self, service: &str, normal: T, other: T) -> Result<Switch<T>, Error> {
+        let (router, service) = (self.clone(), self.service(service)?);
+        Ok(Switch::new(normal, other, move || router.inner.is_out(service.watched())))
+    }
+}
+
 impl<B: Backend> Alias<B> {
     /// Whether a request would go to one of the alias's own servers now.
     fn is_at_home(&self) -> bool {

@@ -36,7 +36,7 @@ pub(super) struct Build<B> {
     pool: Box<dyn Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync>,
     /// What takes the place of sockets. Then the monitor is a task among the others, since the time may be virtual.
     #[cfg(feature = "testkit")]
-    streams: Option<crate::pool::Streams>,
+    pub(super) streams: Option<crate::pool::Streams>,
 }
 
 impl<B> Build<B> {

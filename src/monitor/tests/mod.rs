@@ -8,6 +8,7 @@ mod modes;
 mod outages;
 mod pace;
 mod reload;
+mod services;
 
 use std::{
     sync::Arc,
