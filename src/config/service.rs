@@ -129,12 +129,11 @@ impl ServiceKind {
         if nodes.is_empty() {
             mistakes.push(at.mistake(Problem::new("is empty", "name at least one node, like \"host:11211\"")));
         }
-        let parsed = nodes.iter().map(|node| Self::at("memcached", node).map_err(|problem| at.mistake(problem)));
         let mut all = Vec::new();
-        for node in parsed {
-            match node {
+        for node in nodes {
+            match Self::at("memcached", node) {
                 Ok(node) => all.extend_from_slice(node.endpoints()),
-                Err(mistake) => mistakes.push(mistake),
+                Err(problem) => mistakes.push(at.mistake(problem)),
             }
         }
         Self::Memcached(all)
