@@ -6,6 +6,8 @@ cd "$(dirname "$0")/.."
 
 PG_BIN="$(./scripts/postgres.sh)"
 export PG_BIN
+# The servers of the ready-made services: a place where they cannot be had is told before anything is built.
+./scripts/services.sh >/dev/null
 mkdir -p target
 printed=target/test-output.txt
 

@@ -7,11 +7,12 @@ use crate::{
     clock,
     config::AliasKind,
     health::Need,
+    monitor::ServiceState,
     observe::{
         Chronicle, OutageRecord, Stamp, ms,
         status::{
             self, AliasStatus, BreakerStatus, DetourUse, DrainStatus, OutageStatus, PoolUse, ServerStatus,
-            StandingStatus, Status, StepStatus,
+            ServiceStatus, StandingStatus, Status, StepStatus,
         },
     },
     plan::{Drain, Entry, Known, Step, Table},
@@ -46,7 +47,7 @@ impl<B: Backend> Router<B> {
             writes: open && aliases.iter().any(|alias| alias.needs == Need::Writes && alias.target.is_some()),
             servers: servers.collect(),
             aliases,
-            services: Vec::new(),
+            services: self.services().iter().map(|service| service_status(service, &outages, moment)).collect(),
         }
     }
 
@@ -187,6 +188,26 @@ fn server_status<B: Backend>(
         next_ping_ms: moment.until(known.next_ping),
         pool: own.map(|stop| pool_use(stop, topology)).unwrap_or_default(),
         detours: topology.lines.values().filter_map(|line| detour_use(line, entry, topology)).collect(),
+    }
+}
+
+fn service_status(service: &ServiceState, outages: &[OutageRecord], moment: Moment) -> ServiceStatus {
+    let same = |outage: &&OutageRecord| {
+        outage.closed.is_none() && outage.name == service.name.as_str() && *outage.address == *service.address
+    };
+    let open = service.outage.as_ref().and_then(|open| Some((open, outages.iter().rev().find(same)?)));
+    ServiceStatus {
+        name: service.name.to_string(),
+        kind: service.kind.to_string(),
+        address: Some(service.address.to_string()),
+        state: service.state,
+        outage: open.map(|((since, cause), outage)| OutageStatus {
+            lasting_ms: moment.since(*since).0,
+            cause: cause.to_string(),
+            ..outage_status(outage)
+        }),
+        ping_ms: service.ping_took.map(|took| took.as_secs_f64() * 1e3),
+        next_ping_ms: moment.until(service.next_ping),
     }
 }
 
