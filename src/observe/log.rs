@@ -17,9 +17,9 @@ pub(crate) fn warn(warnings: &[Mistake]) {
 }
 
 /// Writes one event to the log: an outage at ERROR, its end at INFO.
+/// A field without a value is left out of the record.
 pub(super) fn record(event: &Event) {
     let (name, pid) = (event.kind.name(), std::process::id());
-    // A field without a value is left out of the record.
     let (alias, server) = (event.alias.as_ref().map(|alias| alias.as_str()), event.address.as_deref());
     match &event.kind {
         EventKind::OutageOpened { cause, detour, detected_in } => {
