@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{cluster, demo::Fault, drill, exit::EXIT_CODES, read, report};
+use crate::{act, cluster, demo::Fault, drill, exit::EXIT_CODES, explain, manual, read, report, status};
 
 /// In-process failover routing for PostgreSQL connections: shows it, checks its configuration, and makes the tables it needs.
 #[derive(Debug, Parser)]
@@ -16,22 +16,23 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Shows an outage live: breaks a replica under load, and where its reads go
+    // What each does is told where its arguments are: a line here would take the place of all of that in its help.
     Demo(Demo),
-    /// Breaks servers under load, fault by fault, and tells what an application would see
-    Drill(Box<drill::Args>),
-    /// Holds servers up for experiments of your own, and breaks and repairs them by name
-    Cluster(cluster::Args),
-    /// Reads once through the router, as an application does, and says who answered
-    Read(read::Args),
-    /// Reads a configuration: its mistakes, where requests go, and how long detection takes at worst
-    Check(Check),
-    /// Makes the tables that `write_once` keeps its keys in, or brings them up to date
-    Migrate(Migrate),
-    /// Watches the servers of a configuration, and serves probes, status and a page about them over HTTP
+    Status(status::Args),
+    Explain(explain::Args),
+    Drain(act::Drain),
+    Undrain(act::Undrain),
+    Ping(act::Ping),
+    EndHold(act::EndHold),
     Serve(Serve),
-    /// Reports the outages of a span of time: times to detect and to recover, and how available each alias was
     Report(report::Args),
+    Check(Check),
+    Read(read::Args),
+    Drill(Box<drill::Args>),
+    Cluster(cluster::Args),
+    Migrate(Migrate),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 const DEMO_EXAMPLES: &str = "\
@@ -45,6 +46,8 @@ Nothing has to be configured, and no server has to run: PostgreSQL 14 or newer \
 has to be installed. A primary and a streaming replica are started on free ports \
 of 127.0.0.1, in a temporary directory, and are gone afterwards.";
 
+/// Shows an outage live: breaks a replica under load, and where its reads go
+///
 /// Starts a primary and a streaming replica, reads through alias `replica`, breaks the replica, and repairs it.
 ///
 /// Exit code 1 if a read failed, or if the reads did not come back to the replica.
@@ -86,7 +89,9 @@ Examples:
   pgdetour check prod.toml --connect  and asks each server who and how it is
   pgdetour check --json | jq .fine";
 
-/// Reads a configuration and tells every mistake in it; else its aliases, where their requests go, and how long the detection of
+/// Reads a configuration: its mistakes, where requests go, and how long detection takes at worst
+///
+/// Tells every mistake there is; without one its its aliases, where their requests go, and how long the detection of
 /// an outage and the return from it take at worst.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{CHECK_EXAMPLES}\n\n{EXIT_CODES}"))]
@@ -110,6 +115,8 @@ Examples:
   pgdetour migrate prod.toml --dry-run  says what is missing and changes nothing
   pgdetour migrate --json | jq .applied";
 
+/// Makes the tables that `write_once` and the history need, or brings them up to date
+///
 /// Applies the migrations that a primary lacks: all of them or none, under a lock, so that two that start together do not race.
 ///
 /// Exit code 1 if the database refuses, is newer than this program, or is not a primary's.
@@ -140,7 +147,9 @@ Examples:
   pgdetour serve prod.toml --token-file token  and the page asks for the token
   curl -sf localhost:8430/readyz?need=writes   exit code 0 while writes work";
 
-/// Watches the servers of a configuration from a process of its own, and serves /livez, /readyz, /status, /events and the status page.
+/// Watches the servers of a configuration, and serves probes, status and a page about them over HTTP
+///
+/// The endpoints are /livez, /readyz, /status, /timeline, /events and the page at /.
 ///
 /// It sees what its own pings see. What an application's requests meet, and its pools, the same endpoints tell when they are nested
 /// into the application.

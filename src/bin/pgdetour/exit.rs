@@ -8,9 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    fine
-  1    what was shown, checked or drilled failed
+  1    what was shown, checked, drilled or asked for failed, or is not normal
   2    wrong usage, or a mistake in the configuration
-  3    the environment does not allow it: no PostgreSQL found, for one
+  3    the environment does not allow it: no PostgreSQL found, no router reached, a wrong token
   130  ended by a signal";
 
 /// How the program ends.

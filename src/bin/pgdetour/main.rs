@@ -1,5 +1,6 @@
-//! The program `pgdetour`: shows an outage live, drills faults, checks a configuration, migrates a database, and serves a status page.
+//! The program `pgdetour`: shows an outage live, tells how a router is and has it act, drills faults, checks, migrates, serves.
 
+mod act;
 mod args;
 mod check;
 #[allow(dead_code, reason = "the wall clock is for the library so far")]
@@ -9,22 +10,32 @@ mod cluster;
 mod demo;
 mod drill;
 mod exit;
+mod explain;
+mod line;
 mod log;
+mod manual;
 mod migrate;
 mod paint;
 mod read;
+mod remote;
 mod report;
 mod safe;
+mod say;
 mod screen;
 mod serve;
+mod status;
+mod subject;
 mod table;
 mod time;
+mod trouble;
+mod view;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use self::{
+    act::Action,
     args::{Args, Command},
     exit::{Exit, interrupted},
 };
@@ -39,6 +50,14 @@ fn main() -> ExitCode {
     runtime
         .block_on(async {
             match args.command {
+                Command::Status(status) => status::run(&status, interrupted()).await,
+                Command::Explain(explain) => explain::run(&explain, interrupted()).await,
+                Command::Drain(drain) => act::run(&drain.on, Action::Drain(drain.lasting), interrupted()).await,
+                Command::Undrain(undrain) => act::run(&undrain.on, Action::Undrain, interrupted()).await,
+                Command::Ping(ping) => act::run(&ping.on, Action::Ping, interrupted()).await,
+                Command::EndHold(hold) => act::run(&hold.on, Action::EndHold, interrupted()).await,
+                Command::Completions(completions) => manual::completions(&completions),
+                Command::Man(man) => manual::man(&man),
                 Command::Demo(demo) => demo::run(&demo, interrupted()).await,
                 Command::Cluster(cluster) => cluster::run(&cluster, interrupted()).await,
                 Command::Drill(drill) => drill::run(&drill, interrupted()).await,

@@ -28,6 +28,8 @@ Examples:
   pgdetour read prod.toml --alias reports
   pgdetour read --json | jq .server      who answered";
 
+/// Reads once through the router, as an application does, and says who answered
+///
 /// Starts a router, runs one `read` of `SELECT 1` through it, and says who answered.
 ///
 /// Exit code 1 if nobody did.

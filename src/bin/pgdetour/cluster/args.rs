@@ -17,6 +17,8 @@ Examples:
 The servers are named as their aliases: primary, replica, replica2, ... They run on free ports of 127.0.0.1 in a temporary \
 directory, let every local user in without a password, and are gone when this program ends. PostgreSQL 14 or newer has to be installed.";
 
+/// Holds servers up for experiments of your own, and breaks and repairs them by name
+///
 /// Starts a primary and streaming replicas for experiments of your own, prints the configuration of a router over them, and
 /// stays. With an action it tells a running one to break or repair a server.
 #[derive(Debug, clap::Args)]

@@ -20,7 +20,9 @@ by Compose; whatever you name with --inject. FAULT@ALIAS breaks the server of th
 A drill breaks servers. Where they are not its own it says which and does nothing, until it is given --yes. It repairs what it \
 broke, also when it is interrupted or a command fails; kill -9 of the drill itself is beyond it.";
 
-/// Breaks servers one fault at a time while it reads and writes through the router, and tells what an application would see.
+/// Breaks servers under load, fault by fault, and tells what an application would see
+///
+/// One fault at a time, while it reads and writes through the router.
 ///
 /// For each fault: how long until the outage was found, how many reads failed, the longest gap between two that were answered,
 /// how long until all was back, and what became of every write. Exit code 1 past a limit, if a write was lost or done twice,

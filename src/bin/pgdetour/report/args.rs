@@ -16,7 +16,9 @@ Examples:
 The history is kept by applications whose configuration says history = \"primary\", once \
 `pgdetour migrate` has made the table for it.";
 
-/// Reports the outages that were kept in `pgdetour.outages`: what several processes have seen at the same time is one.
+/// Reports the outages of a span of time: times to detect and to recover, and how available each alias was
+///
+/// Reads the outages that were kept in `pgdetour.outages`: what several processes have seen at the same time is one.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{REPORT_EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(crate) struct Args {
