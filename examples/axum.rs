@@ -1,10 +1,11 @@
-//! A web service behind the router: a page that is read with a fallback, an order that is placed once however often it is sent,
-//! and what a client is told when neither can be done now.
+//! A web service behind the router: a page that is read with a fallback, an order that is placed once however often it is sent, a
+//! report that is closed while its server is out, and what a client is told when none of it can be done now.
 //!
 //! ```sh
 //! cargo run --features cli -- migrate pgdetour.toml
-//! cargo run --example axum --features cache,once -- pgdetour.toml
+//! cargo run --example axum --features cache,once,tower -- pgdetour.toml
 //! curl -i localhost:8080/orders
+//! curl -i localhost:8080/reports/orders
 //! curl -i localhost:8080/orders -H 'Idempotency-Key: 7f3a' -d 'two apples'
 //! ```
 //!
@@ -18,7 +19,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use pgdetour::{Alias, Fallback, Router, Served};
+use pgdetour::{Alias, Fallback, Router, Served, layer::OutageLayer};
 
 /// Both aliases, resolved once.
 #[derive(Clone)]
@@ -36,7 +37,14 @@ const A_MOMENT: Duration = Duration::from_secs(1);
 /// The service, over a router with the aliases `primary` and `replica`.
 pub(crate) fn service(router: &Router) -> Result<axum::Router, pgdetour::Error> {
     let shop = Shop { primary: router.alias("primary")?, replica: router.alias("replica")? };
-    Ok(axum::Router::new().route("/orders", get(list).post(place)).with_state(shop))
+    // The primary has enough to do while it stands in for the replica.
+    let outages = OutageLayer::new(router).monitored().when_out(
+        "replica",
+        |request| request.uri().path().starts_with("/reports"),
+        |outage| outage.response(),
+    )?;
+    let service = axum::Router::new().route("/orders", get(list).post(place)).route("/reports/orders", get(report));
+    Ok(service.layer(outages).with_state(shop))
 }
 
 /// Reads on whatever server answers; where none does, what was read last.
@@ -50,6 +58,15 @@ async fn list(State(shop): State<Shop>) -> Result<Response, Failure> {
         Served::Stale { value, age } => (value, age),
     };
     Ok(([(header::AGE, age.as_secs().to_string())], orders.join("\n")).into_response())
+}
+
+/// Reads a lot, on the replica.
+async fn report(State(shop): State<Shop>) -> Result<String, Failure> {
+    let count = shop.replica.read(|client| async move {
+        let row = client.query_one("SELECT count(*) FROM orders", &[]).await?;
+        row.try_get::<_, i64>(0)
+    });
+    Ok(count.await?.to_string())
 }
 
 /// Writes once for each key, or says at once that it cannot: then the same order may be sent again.

@@ -28,6 +28,8 @@
 //! | have it happen once, whatever fails | `Alias::write_once` (feature `once`), and [`migrate`] for its table |
 //! | know what became of a call | [`Error::outcome`], [`Error::attempts`] |
 //! | have a cache, a queue or an API watched too | [`service`], [`Router::register`], [`Router::services`] |
+//! | ping before a call, or after an error | [`Router::monitored`], [`Router::report`], `layer::ErrorTrigger` (feature `tracing-layer`) |
+//! | close a part of an application while it is out | `layer::OutageLayer` (feature `tower`) |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
 //! | test a failover | `testkit` (feature) |
@@ -42,6 +44,8 @@ pub mod health;
 pub mod history;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "tower", feature = "tracing-layer"))]
+pub mod layer;
 mod migrations;
 mod monitor;
 pub mod observe;

@@ -94,6 +94,8 @@ async fn without_a_primary_clients_read_and_are_told_when_to_come_back_for_an_or
     let nameless = ask(&service, Request::post("/orders").body(Body::from("a plum"))?).await?;
     assert_eq!(nameless.status, StatusCode::BAD_REQUEST);
     until_listed(&service, "two apples").await?;
+    let report = ask(&service, Request::get("/reports/orders").body(Body::empty())?).await?;
+    assert_eq!((report.status, report.body.as_str()), (StatusCode::OK, "1"), "{report:?}");
 
     cluster.primary().kill().await?;
     until(&router, Mode::ReadOnly).await?;
@@ -108,6 +110,12 @@ async fn without_a_primary_clients_read_and_are_told_when_to_come_back_for_an_or
     until(&router, Mode::Down).await?;
     let stale = list(&service).await?;
     assert_eq!((stale.status, stale.body.as_str()), (StatusCode::OK, "two apples"));
+    let closed = ask(&service, Request::get("/reports/orders").body(Body::empty())?).await?;
+    assert!(
+        closed.status == StatusCode::SERVICE_UNAVAILABLE && closed.body.starts_with("This is closed"),
+        "{closed:?}"
+    );
+    assert!(closed.retry_after.is_some_and(|after| (1..=3).contains(&after)), "{closed:?}");
     let refused = order(&service, "three pears").await?;
     assert_eq!((refused.status, refused.body.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "come back later"));
     assert!(refused.retry_after.is_some(), "{refused:?}");

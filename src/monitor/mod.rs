@@ -2,12 +2,15 @@
 //! never look like a slow server.
 
 mod act;
+mod due;
+mod dues;
 mod handover;
 mod hooks;
 mod ping;
 mod probe;
 mod service;
 mod services;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -27,12 +30,14 @@ use crate::config::AliasName;
 
 pub(crate) use self::{
     act::{Act, Request},
+    due::Due,
     handover::Past,
     ping::Ping,
     probe::Probe,
     service::Watched as WatchedService,
     services::{Draft, Misfit, Services},
-    worker::{Command, Shared, Worker},
+    shared::Shared,
+    worker::{Command, Worker},
 };
 
 /// The running monitor. Dropping it ends its thread, its pings and its connections.
@@ -94,6 +99,11 @@ impl Monitor {
     /// Sends the pings that are due and waits until they have ended.
     pub(crate) async fn run(&self) {
         self.ask(Command::Run).await;
+    }
+
+    /// The same for servers that are out alone.
+    pub(crate) async fn recover(&self) {
+        self.ask(Command::Recover).await;
     }
 
     /// What is known now, for the monitor that will take over.

@@ -15,7 +15,9 @@ use tokio::{
 };
 
 use super::{
-    Alarm, hooks,
+    Alarm,
+    dues::Dues,
+    hooks,
     service::{Message, Watched},
     state::ServiceState,
     watch::{Watch, health},
@@ -35,6 +37,7 @@ pub(crate) struct Services {
     here: bool,
     /// What the configuration says of errors.
     errors: Arc<ArcSwap<OutageErrors>>,
+    dues: Dues,
     inner: Mutex<Inner>,
 }
 
@@ -72,7 +75,7 @@ pub(crate) enum Misfit {
 
 impl Services {
     pub(crate) fn new(observer: Observer, here: bool) -> Self {
-        Self { observer, here, errors: Arc::default(), inner: Mutex::default() }
+        Self { observer, here, errors: Arc::default(), dues: Dues::default(), inner: Mutex::default() }
     }
 
     /// What `config` makes of them. Nothing has changed yet.
@@ -120,7 +123,7 @@ impl Services {
             let Some(made) = made else { continue };
             let (name, pings) = (declared.name.clone(), declared.pings.clone());
             let (watched, inbox) = Watched::new(name, made, Some(declared));
-            inner.watch(watched, inbox, &self.observer, (&pings, draft.monitoring));
+            inner.watch(watched, inbox, self, (&pings, draft.monitoring));
         }
         Ok(())
     }
@@ -139,7 +142,7 @@ impl Services {
         }
         inner.home(self.here)?;
         let (watched, inbox) = Watched::new(name, service, None);
-        inner.watch(Arc::clone(&watched), inbox, &self.observer, (pings, monitoring));
+        inner.watch(Arc::clone(&watched), inbox, self, (pings, monitoring));
         Ok(Some(watched))
     }
 
@@ -172,10 +175,25 @@ impl Services {
         }
     }
 
+    /// What is due of them.
+    pub(crate) fn dues(&self) -> &Dues {
+        &self.dues
+    }
+
     /// Has those pinged whose ping is due, and waits for that.
     pub(crate) async fn run(&self) {
+        self.run_of(|_| true).await;
+    }
+
+    /// The same for those alone that are out.
+    pub(crate) async fn recover(&self) {
+        self.run_of(Watched::is_out).await;
+    }
+
+    async fn run_of(&self, wanted: impl Fn(&Watched) -> bool) {
         let now = clock::now();
-        let due: Vec<_> = self.all().into_iter().filter(|watched| watched.is_due(now)).collect();
+        let due = self.all().into_iter().filter(|watched| watched.is_due(now) && wanted(watched));
+        let due: Vec<_> = due.collect();
         let asked: Vec<_> = due
             .iter()
             .map(|watched| {
@@ -247,7 +265,7 @@ impl Inner {
         &mut self,
         watched: Arc<Watched>,
         inbox: mpsc::UnboundedReceiver<Message>,
-        observer: &Observer,
+        services: &Services,
         (pings, monitoring): (&Pings, Monitoring),
     ) {
         let Some(home) = &self.home else { return };
@@ -256,7 +274,8 @@ impl Inner {
             watched: Arc::clone(&watched),
             inbox,
             hooks,
-            observer: observer.clone(),
+            observer: services.observer.clone(),
+            due: services.dues.add(),
             monitoring,
             pings: pings.clone(),
             health: health(pings, clock::now()),
@@ -269,7 +288,7 @@ impl Inner {
             let _alarm = Alarm;
             watch.run().await;
         });
-        home.spawn(hooks::run(Arc::clone(&watched), observer.clone(), orders));
+        home.spawn(hooks::run(Arc::clone(&watched), services.observer.clone(), orders));
         self.list.push(watched);
     }
 }

@@ -10,7 +10,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::service::{Known, Message, Watched};
+use super::{
+    dues::DueService,
+    service::{Known, Message, Watched},
+};
 use crate::{
     clock,
     config::{Monitoring, Pings, Role},
@@ -46,6 +49,7 @@ pub(super) struct Watch {
     pub(super) inbox: mpsc::UnboundedReceiver<Message>,
     pub(super) hooks: mpsc::UnboundedSender<Hook>,
     pub(super) observer: Observer,
+    pub(super) due: DueService,
     pub(super) monitoring: Monitoring,
     pub(super) pings: Pings,
     pub(super) health: Health,
@@ -91,10 +95,17 @@ impl Watch {
             }
         }
         self.publish();
+        // Where nobody pings by himself, those who might are told when it is due.
+        let on_demand = self.monitoring == Monitoring::OnDemand;
+        let (busy, due) = (self.health.is_busy(now), self.health.next_ping());
+        if on_demand && due > now {
+            wake = wake.min(due);
+        }
+        self.due.tell(on_demand && busy, on_demand && busy && self.health.outage().is_some());
         if self.health.is_settled() {
             answer_all(&mut self.settling);
         }
-        if !self.health.is_busy(now) {
+        if !busy {
             answer_all(&mut self.runs);
         }
         wake

@@ -35,6 +35,9 @@ pub(super) struct Watched<P: Probe> {
     next_weighing: Instant,
     /// Whether the hold of its breaker is another than was published.
     held_anew: bool,
+    /// Whether an error asks for a ping that nobody waits for, and whether the one under way is that.
+    urged: bool,
+    answering: bool,
     kept: Option<Kept<P::Session>>,
     kept_count: u64,
     /// What somebody has asked for.
@@ -118,6 +121,8 @@ impl<P: Probe> Watched<P> {
             breaker: Breaker::new(declared.breaker.clone(), &declared.pings),
             next_weighing: now,
             held_anew: false,
+            urged: false,
+            answering: false,
             kept: None,
             kept_count: 0,
             drained: None,
@@ -173,7 +178,8 @@ impl<P: Probe> Watched<P> {
     }
 
     /// Sends a ping: a task of its own, ended by its timeout.
-    pub(super) fn ping(&self, order: Order) {
+    pub(super) fn ping(&mut self, order: Order) {
+        self.answering |= std::mem::take(&mut self.urged);
         let (outbox, probe) = (self.outbox.clone(), self.probe.clone());
         let kept = self.kept.as_ref().filter(|_| order.over == Over::Kept);
         let (session, asked) = (kept.map(|kept| kept.session.clone()), kept.map(|kept| kept.number));
@@ -195,6 +201,23 @@ impl<P: Probe> Watched<P> {
             let _ = self.health.on(Signal::Doubt, now);
         }
         doubted || held
+    }
+
+    /// Takes in whether errors were told that ask for a ping of whatever they have put in doubt: it goes out without anybody who
+    /// waits for it.
+    pub(super) fn urge(&mut self, urged: bool) {
+        let doubted = self.health.state() == State::Suspect;
+        self.urged = (self.urged || urged) && doubted;
+        self.answering &= doubted;
+    }
+
+    pub(super) fn is_urged(&self) -> bool {
+        self.urged || self.answering
+    }
+
+    /// When its next ping is due, if that is to come.
+    pub(super) fn due_after(&self, now: Instant) -> Option<Instant> {
+        Some(self.health.next_ping()).filter(|due| *due > now)
     }
 
     /// Looks, when it is time to, whether leases come back. When the next look is due.
@@ -237,6 +260,8 @@ impl<P: Probe> Watched<P> {
     /// Keeps a fresh connection that answered, in place of the one before; lets go of the kept one that was `asked` and did not.
     /// Meanwhile another may have taken its place: that one stays.
     pub(super) fn keep(&mut self, pinged: &Pinged, fresh: Option<P::Session>) {
+        // It tells nothing, and was the ping that an error has asked for.
+        self.answering &= !matches!(pinged.finding, Finding::Inconclusive(_));
         if let Finding::Answered(_) = pinged.finding {
             self.latency = Some(pinged.took);
         }

@@ -1,27 +1,25 @@
 //! The one owner of what is believed: it sends pings, takes in signals, and publishes the table.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     act::Request,
+    due::Appointments,
     handover::Past,
     probe::Probe,
+    shared::Shared,
     watched::{Outbox, Watched},
 };
 use crate::{
     clock,
     config::{AliasKind, AliasName, Config, Monitoring},
     health::{Action, Cause, Change, Finding, Order, Signal, Tally},
-    observe::{Event, EventKind, Observer},
+    observe::{Event, EventKind},
     plan::{Chain, Judge, Table},
     policy::Shift,
     pool::Server,
@@ -30,45 +28,6 @@ use crate::{
 /// How long the worker sleeps when nothing is due: any bound does.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// What the worker shares with the router.
-#[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    /// The snapshot of all servers.
-    pub(crate) table: Arc<ArcSwap<Table>>,
-    /// Rung when somebody raised a doubt.
-    pub(crate) bell: Arc<Notify>,
-    /// Where events go.
-    pub(crate) observer: Observer,
-    /// Whether requests go by this table: while a reload is under way there are two, and after it one is left over.
-    pub(crate) leads: Arc<AtomicBool>,
-}
-
-impl Shared {
-    /// What a worker shares that nobody goes by yet.
-    pub(crate) fn new(observer: Observer) -> Self {
-        Self { table: Arc::default(), bell: Arc::default(), observer, leads: Arc::default() }
-    }
-
-    /// Tells the mode, if requests go by this table and it is another than was told last.
-    pub(crate) fn tell_mode(&self) {
-        self.observer.tell_mode(|| self.leads.load(Ordering::Acquire).then(|| self.table.load().mode()));
-    }
-
-    /// From now on requests go by this table.
-    pub(crate) fn lead(&self) {
-        self.leads.store(true, Ordering::Release);
-        self.observer.go_over_to(&self.table.load());
-        self.tell_mode();
-    }
-
-    /// Notes the state of every server, if requests go by this table.
-    pub(crate) fn note(&self) {
-        if self.leads.load(Ordering::Acquire) {
-            self.observer.note(&self.table.load());
-        }
-    }
-}
-
 /// What others ask of the worker.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -76,6 +35,8 @@ pub(crate) enum Command {
     Settle(oneshot::Sender<()>),
     /// Send the pings that are due, and answer when they have ended.
     Run(oneshot::Sender<()>),
+    /// The same for servers that are out alone.
+    Recover(oneshot::Sender<()>),
     /// Say what is known.
     Hand(oneshot::Sender<Past>),
     /// Say what is known, and end.
@@ -117,6 +78,7 @@ pub(crate) struct Worker<P: Probe> {
     commands: mpsc::UnboundedReceiver<Command>,
     settling: Vec<oneshot::Sender<()>>,
     pub(super) runs: Vec<oneshot::Sender<()>>,
+    recoveries: Vec<oneshot::Sender<()>>,
 }
 
 impl<P: Probe> Worker<P> {
@@ -136,7 +98,8 @@ impl<P: Probe> Worker<P> {
         });
         let servers: Vec<_> = servers.collect();
         let judge = Judge::new(&config);
-        Self { config, judge, shared, before: None, servers, inbox, commands, settling: Vec::new(), runs: Vec::new() }
+        let (settling, runs, recoveries) = (Vec::new(), Vec::new(), Vec::new());
+        Self { config, judge, shared, before: None, servers, inbox, commands, settling, runs, recoveries }
     }
 
     /// Begins where the one before stands, and tells nothing until that one has ended.
@@ -159,6 +122,7 @@ impl<P: Probe> Worker<P> {
                 command = self.commands.recv() => match command {
                     Some(Command::Settle(done)) => self.settling.push(done),
                     Some(Command::Run(done)) => self.runs.push(done),
+                    Some(Command::Recover(done)) => self.recoveries.push(done),
                     // An error says that whoever asked has gone.
                     Some(Command::Hand(done)) => drop(done.send(self.past())),
                     Some(Command::HandOver(done)) => return drop(done.send(self.past())),
@@ -194,7 +158,7 @@ impl<P: Probe> Worker<P> {
         self.publish();
         let stays = |server: &Server| self.servers.iter().any(|watched| watched.is(server));
         told.farewells(stays).into_iter().for_each(|event| self.shared.observer.emit(event));
-        self.shared.lead();
+        self.shared.lead(self.config.monitoring());
     }
 
     pub(super) fn is_leading(&self) -> bool {
@@ -206,19 +170,22 @@ impl<P: Probe> Worker<P> {
         let now = clock::now();
         let mut wake = now + IDLE;
         let mut doubted = false;
+        let urged = self.shared.due.take_urge();
         for index in 0..self.servers.len() {
             doubted |= self.servers[index].notice(now);
             wake = wake.min(self.servers[index].look(now)).min(self.weigh(index, now));
+            self.servers[index].urge(urged);
             wake = wake.min(self.expire(index, now).unwrap_or(wake));
-            if self.is_active() {
-                wake = wake.min(self.act(index, now).unwrap_or(wake));
-            }
+            // Where nobody asks for it, it is told when it is due.
+            let next = if self.sends_to(index) { self.act(index, now) } else { self.servers[index].due_after(now) };
+            wake = wake.min(next.unwrap_or(wake));
         }
         if doubted {
             self.publish();
         }
         self.shared.tell_mode();
         self.answer(now);
+        self.shared.due.tell(self.appointments(now));
         wake
     }
 
@@ -260,6 +227,17 @@ impl<P: Probe> Worker<P> {
         self.config.monitoring() == Monitoring::Background || !self.runs.is_empty() || !self.settling.is_empty()
     }
 
+    /// Whether pings go to this server now. One that is out may be asked for by itself.
+    fn sends_to(&self, index: usize) -> bool {
+        let server = &self.servers[index];
+        self.is_active() || server.is_urged() || (!self.recoveries.is_empty() && server.health.outage().is_some())
+    }
+
+    fn appointments(&self, now: Instant) -> Appointments {
+        let busy = || self.servers.iter().filter(|server| server.health.is_busy(now));
+        Appointments { any: busy().next().is_some(), out: busy().any(|server| server.health.outage().is_some()) }
+    }
+
     fn receive(&mut self, message: Message<P::Session>) {
         let now = clock::now();
         let (index, signal) = match message {
@@ -282,8 +260,12 @@ impl<P: Probe> Worker<P> {
         if self.servers.iter().all(|server| server.health.is_settled()) {
             answer_all(&mut self.settling);
         }
-        if !self.servers.iter().any(|server| server.health.is_busy(now)) {
+        let due = self.appointments(now);
+        if !due.any {
             answer_all(&mut self.runs);
+        }
+        if !due.out {
+            answer_all(&mut self.recoveries);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What went wrong, read out of the driver's errors for the policy to judge.
 
-use std::{error::Error, io};
+use std::{error::Error, io, iter::successors};
 
 use tokio_postgres::error::{DbError, Severity as Told, SqlState};
 
@@ -10,12 +10,18 @@ use crate::{
     policy::{Fault, Network, Severity, Sqlstate},
 };
 
+/// So far is a chain of sources followed: one that leads back to itself must not hang whoever looks.
+pub(crate) const LINKS: usize = 64;
+
+fn sources<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |error| Error::source(*error)).take(LINKS)
+}
+
 impl Fault {
     /// The fault in an error: in the first of its chain of sources that is one of the driver, a pool or a socket.
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut next = Some(error);
-        while let Some(error) = next {
+        for error in sources(error) {
             match error.downcast_ref::<AcquireError>().map(AcquireError::kind) {
                 Some(AcquireErrorKind::Exhausted) => return Self::PoolFull,
                 Some(AcquireErrorKind::Closed) => return Self::PoolClosed,
@@ -37,7 +43,6 @@ impl Fault {
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 return connecting(error);
             }
-            next = error.source();
         }
         Self::Unknown
     }
@@ -46,8 +51,7 @@ impl Fault {
 /// Why some work failed, in words that hold none of its SQL and values: of what the server reports the code alone, of what the
 /// driver finds its own text; `ending` is what the session ended with.
 pub(crate) fn cause_of(error: &(dyn Error + 'static), ending: Option<&str>) -> Cause {
-    let mut next = Some(error);
-    while let Some(error) = next {
+    for error in sources(error) {
         if let Some(error) = error.downcast_ref::<tokio_postgres::Error>() {
             return match (error.as_db_error(), ending) {
                 (Some(error), _) => cause_reported(error),
@@ -71,7 +75,6 @@ pub(crate) fn cause_of(error: &(dyn Error + 'static), ending: Option<&str>) -> C
         if error.is::<AcquireError>() || error.is::<TlsError>() || error.is::<io::Error>() {
             return Cause::of(error);
         }
-        next = error.source();
     }
     Cause::new("an error of the work's own")
 }

@@ -62,7 +62,7 @@ pub use self::{
 pub(crate) use self::{
     connect::Terms,
     dial::Dialed,
-    fault::{cause_of, is_own_shortage},
+    fault::{LINKS, cause_of, is_own_shortage},
     server::{Loan, Loans, Share},
     tls::{Duplex, Protection},
 };

@@ -218,9 +218,14 @@ impl Server {
         self.outage_errors.ask_for_ping(fault)
     }
 
+    /// What the application says of this error, itself and not its sources; `None` if nothing.
+    pub(crate) fn is_accused_by_application(&self, error: &(dyn Error + 'static)) -> Option<bool> {
+        self.outage_errors.of_error(error)
+    }
+
     /// Whether this error does: what the application says of it comes first.
     pub(crate) fn is_accused_by_error(&self, error: &(dyn Error + 'static)) -> bool {
-        self.outage_errors.of_error(error).unwrap_or_else(|| self.is_accused_by(Fault::of(error)))
+        self.is_accused_by_application(error).unwrap_or_else(|| self.is_accused_by(Fault::of(error)))
     }
 
     /// Reports evidence against the server, seen by a session or lease of `generation`. Costs an atomic

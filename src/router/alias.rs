@@ -49,7 +49,8 @@ impl<B: Backend> Alias<B> {
     }
 
     /// Tells the router about an error the application saw, for the server to which requests go now. If it speaks against the
-    /// server it asks for a ping, which all reports share; that is all it can do. True if it did.
+    /// server it asks for a ping, which all reports share and which goes out without anybody who waits, also with on-demand
+    /// monitoring; that is all it can do. True if it did.
     ///
     /// [`Lease::report`] is more exact where the lease is at hand. Connections that are lost report themselves.
     pub fn report(&self, error: &(dyn std::error::Error + 'static)) -> bool {
@@ -60,6 +61,7 @@ impl<B: Backend> Alias<B> {
         let asks = server.is_accused_by_error(error);
         if asks {
             server.doubt(server.cell.belief().generation());
+            self.router.urge();
         }
         asks
     }

@@ -254,6 +254,30 @@ impl Error {
         }
     }
 
+    /// The servers that it speaks against, where that is known: those that refused a connection, and the one that failed the last
+    /// attempt of a call, if `judge` says so of what was seen there.
+    pub(super) fn accused(&self, judge: &dyn Fn(&(dyn error::Error + 'static)) -> bool) -> Vec<&AliasName> {
+        match &*self.0 {
+            Kind::Unavailable { refusals, .. } => {
+                let refused = refusals.iter().filter(|refusal| {
+                    let source = refusal.source.as_ref().map(|source| judge(source));
+                    source.unwrap_or_else(|| refusal.class.asks_for_ping())
+                });
+                refused.map(|refusal| &refusal.server).collect()
+            }
+            Kind::Call(Failure { source, attempts, end, .. }) => {
+                let failed = source.as_ref().is_some_and(|source| judge(&**source));
+                let last = attempts.last().filter(|_| failed).map(|attempt| &attempt.server);
+                let unserved = if let End::Unserved(error) = end { error.accused(judge) } else { Vec::new() };
+                last.into_iter().chain(unserved).collect()
+            }
+            Kind::Config(_) | Kind::Start { .. } | Kind::Thread(_) | Kind::Unknown { .. } | Kind::BadKey { .. } => {
+                Vec::new()
+            }
+            Kind::Overloaded { .. } | Kind::Closed => Vec::new(),
+        }
+    }
+
     /// What the work of a call returned, as it returned it; `None` if it failed otherwise.
     #[must_use]
     pub fn into_source(self) -> Option<Box<dyn error::Error + Send + Sync>> {

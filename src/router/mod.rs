@@ -36,6 +36,7 @@ mod tests;
 mod topology;
 mod trail;
 mod transaction;
+mod trigger;
 mod whereabouts;
 mod write;
 
@@ -52,6 +53,8 @@ use arc_swap::ArcSwap;
 pub use self::fallback::{Fallback, Served};
 #[cfg(feature = "cache")]
 use self::last_good::LastGood;
+#[cfg(feature = "tracing-layer")]
+pub(crate) use self::trigger::Reporter;
 pub use self::{
     action::{ActionError, DRAIN_DEFAULT, DRAIN_LONGEST},
     alias::Alias,
@@ -69,7 +72,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    monitor::Services,
+    monitor::{Due, Services},
     observe::{Events, Observer},
     plan::{Mode, Plan, Table},
     pool::{AcquireError, Backend, FromSpec, PoolSpec},
@@ -96,6 +99,8 @@ pub struct Router<B: Backend = DefaultBackend> {
 struct Inner<B: Backend> {
     topology: ArcSwap<Topology<B>>,
     observer: Observer,
+    /// What there is to ping.
+    due: Due,
     services: Services,
     #[cfg(feature = "cache")]
     last_good: ArcSwap<LastGood>,
@@ -179,6 +184,7 @@ impl<B: Backend> Router<B> {
         let inner = Arc::new(Inner {
             #[cfg(feature = "cache")]
             last_good: ArcSwap::from_pointee(LastGood::of_size(topology.config.cache_size())),
+            due: topology.shared.due.clone(),
             topology: ArcSwap::from_pointee(topology),
             observer,
             #[cfg(feature = "history")]
@@ -235,17 +241,6 @@ impl<B: Backend> Router<B> {
     #[must_use]
     pub fn events(&self) -> Events {
         self.inner.observer.events()
-    }
-
-    /// Sends the pings that are due and waits for them: with `monitoring = "on-demand"`, what a middleware calls before each
-    /// request. It costs a message to another thread when nothing is due.
-    ///
-    /// # Cancel safety
-    ///
-    /// Pings that have begun go on.
-    pub async fn monitor(&self) {
-        let topology = self.inner.topology.load_full();
-        tokio::join!(topology.monitor.run(), self.inner.services.run());
     }
 
     /// Goes over to another configuration. Handles follow; leases that are out are finished on their old connections. A server that

@@ -84,7 +84,7 @@ impl<B: Backend> Router<B> {
 
 impl<B: Backend> Alias<B> {
     /// Whether a request would go to one of the alias's own servers now.
-    fn is_at_home(&self) -> bool {
+    pub(crate) fn is_at_home(&self) -> bool {
         match self.line.is_retired() {
             true => self.router.line(self.line.name.as_str()).is_ok_and(|line| line.route.is_at_home()),
             false => self.line.route.is_at_home(),

@@ -134,8 +134,8 @@ impl<B: Backend> Topology<B> {
     ) -> Result<Self, Error> {
         observe::warn(config.warnings());
         let config = Arc::new(config);
-        let shared = Shared::new(observer);
         let (before, past) = before.unzip();
+        let shared = before.map_or_else(|| Shared::new(observer), |before| before.shared.next());
         let sites = sites(&config, &shared, past.as_ref(), build)?;
         let mut lines = BTreeMap::new();
         for alias in config.aliases() {
@@ -162,7 +162,7 @@ impl<B: Backend> Topology<B> {
 
     /// From now on requests go by this topology, and so does what the outside is told of the mode.
     pub(super) fn lead(&self) {
-        self.shared.lead();
+        self.shared.lead(self.config.monitoring());
     }
 
     /// How much of the application's work is possible.
@@ -206,7 +206,7 @@ impl<B: Backend> Topology<B> {
     }
 
     fn stop(&self) {
-        self.shared.leads.store(false, Ordering::Release);
+        self.shared.make_way();
         self.servers.iter().for_each(|server| server.cell.retire());
         self.tenders.iter().for_each(AbortHandle::abort);
         self.pools.iter().for_each(|pool| pool.close());

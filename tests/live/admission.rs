@@ -120,6 +120,7 @@ async fn said(router: &Router, words: &str) -> Tested {
     let heard = async {
         loop {
             router.monitor().await;
+            tokio::task::yield_now().await;
             let plan = router.explain("replica")?.to_string();
             if plan.contains(words) {
                 return Tested::Ok(());

@@ -20,4 +20,5 @@ mod reads;
 mod resources;
 mod session;
 mod statement_timeout;
+mod triggers;
 mod write;

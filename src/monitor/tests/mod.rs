@@ -3,6 +3,7 @@
 mod act;
 mod breaker;
 mod chronicle;
+mod demand;
 mod fake;
 mod modes;
 mod outages;

@@ -6,7 +6,7 @@ use crate::plan::Mode;
 impl Bench {
     /// Requests go by this worker's table from now on.
     pub(super) fn lead(&self) {
-        self.shared.lead();
+        self.shared.lead(crate::config::Monitoring::Background);
     }
 
     /// That nothing at all is told for so long.

@@ -284,8 +284,13 @@ async fn on_demand_a_service_is_pinged_when_somebody_asks_and_it_is_due() {
     assert_eq!(bench.fake.count("ping"), 1, "at the start");
     tokio::time::sleep(HOUR).await;
     assert_eq!(bench.fake.count("ping"), 1, "nobody has asked");
+    let dues = bench.services.dues();
+    assert!(dues.is_due() && !dues.is_recovery_due(), "whoever asks is told by one load that a ping is due");
+    timeout(HOUR, bench.services.recover()).await.unwrap();
+    assert_eq!(bench.fake.count("ping"), 1, "it is not out");
     timeout(HOUR, bench.services.run()).await.unwrap();
     assert_eq!(bench.fake.count("ping"), 2);
+    assert!(!dues.is_due());
     timeout(HOUR, bench.services.run()).await.unwrap();
     assert_eq!(bench.fake.count("ping"), 2, "nothing is due");
 }

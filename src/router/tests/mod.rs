@@ -17,6 +17,8 @@ mod reads;
 mod reload;
 #[cfg(feature = "testkit")]
 mod status;
+#[cfg(feature = "testkit")]
+mod triggers;
 
 use std::time::Duration;
 

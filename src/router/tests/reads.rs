@@ -16,19 +16,20 @@ pub(super) const MS: Duration = Duration::from_millis(1);
 
 /// Servers that answer and have no room for a ping: nothing is found out about them.
 pub(super) fn streams() -> Streams {
-    Streams::new(|_| {
-        Box::pin(async {
-            let (ours, mut theirs) = tokio::io::duplex(1024);
-            tokio::spawn(async move {
-                let length = theirs.read_u32().await.unwrap_or(4);
-                let _ = theirs.read_exact(&mut vec![0; length as usize - 4]).await;
-                let words = b"SFATAL\0VFATAL\0C53300\0Mtoo many clients already\0\0";
-                let length = u32::try_from(words.len() + 4).unwrap();
-                let _ = theirs.write_all(&[b"E", &length.to_be_bytes()[..], words].concat()).await;
-            });
-            Stream::new(ours)
-        })
-    })
+    Streams::new(|_| Box::pin(full()))
+}
+
+/// A stream to one of them.
+pub(super) async fn full() -> Stream {
+    let (ours, mut theirs) = tokio::io::duplex(1024);
+    tokio::spawn(async move {
+        let length = theirs.read_u32().await.unwrap_or(4);
+        let _ = theirs.read_exact(&mut vec![0; length as usize - 4]).await;
+        let words = b"SFATAL\0VFATAL\0C53300\0Mtoo many clients already\0\0";
+        let length = u32::try_from(words.len() + 4).unwrap();
+        let _ = theirs.write_all(&[b"E", &length.to_be_bytes()[..], words].concat()).await;
+    });
+    Stream::new(ours)
 }
 
 pub(super) fn config(calls: CallSettings) -> ConfigBuilder {

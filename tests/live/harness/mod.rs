@@ -142,6 +142,8 @@ pub(crate) async fn until<B: Backend>(router: &Router<B>, name: &str, state: Sta
     let reached = async {
         loop {
             router.monitor().await;
+            // With nothing due it does not wait.
+            tokio::task::yield_now().await;
             if belief(router, name).state() == state {
                 return;
             }
