@@ -87,7 +87,9 @@ impl<B: Backend> Router<B> {
     /// Pings that have begun go on.
     pub async fn ping_now(&self, alias: &str, by: &str) -> Result<(), ActionError> {
         self.act(alias, Act::Ping, by).await?;
-        self.monitor().await;
+        // Asked in any case: the monitor may not have said yet that a ping is due.
+        let topology = self.inner.topology.load_full();
+        topology.monitor.run().await;
         Ok(())
     }
 
