@@ -42,6 +42,7 @@ impl<P: Probe> Worker<P> {
         for index in 0..self.servers.len() {
             if servers.contains(self.servers[index].name()) {
                 any |= self.act_at(index, act, &by, now);
+                self.agenda.set(index, now);
             }
         }
         // An error says that whoever asked has gone.
@@ -56,7 +57,7 @@ impl<P: Probe> Worker<P> {
             Act::Drain(lasting) => {
                 let since = watched.drained.as_ref().map_or(now, |drain| drain.since);
                 watched.drained = Some(Drain { since, until: now + lasting, by: Arc::clone(&by) });
-                self.publish();
+                self.publish(index);
                 EventKind::Drained { lasting, by, detour: self.detour_of(index, now) }
             }
             Act::Undrain => return self.undrain(index, Some(by), now),
@@ -73,7 +74,7 @@ impl<P: Probe> Worker<P> {
 
     fn undrain(&mut self, index: usize, by: Option<Arc<str>>, now: Instant) -> bool {
         let Some(drain) = self.servers[index].drained.take() else { return false };
-        self.publish();
+        self.publish(index);
         let duration = now.saturating_duration_since(drain.since);
         self.shared.observer.emit(self.servers[index].event(EventKind::Undrained { duration, by }));
         true

@@ -2,11 +2,13 @@
 //! never look like a slow server.
 
 mod act;
+mod agenda;
 mod due;
 mod dues;
 mod handover;
 mod hooks;
 mod ping;
+mod press;
 mod probe;
 mod service;
 mod services;

@@ -223,6 +223,7 @@ impl<P: Probe> Watched<P> {
     /// Looks, when it is time to, whether leases come back. When the next look is due.
     pub(super) fn look(&mut self, now: Instant) -> Instant {
         if self.next_look <= now {
+            self.rebase();
             if self.slow.look(self.server.leases(), now) {
                 let _ = self.health.on(Signal::Slow, now);
             }
@@ -310,10 +311,15 @@ impl<P: Probe> Watched<P> {
         }
     }
 
-    pub(super) fn publish(&mut self, belief: Belief) {
+    /// While it is up, what was counted so far is no outage's.
+    fn rebase(&mut self) {
         if self.health.state() == State::Up {
             self.base = self.server.cell.tally();
         }
+    }
+
+    pub(super) fn publish(&mut self, belief: Belief) {
+        self.rebase();
         if self.server.cell.belief() != belief {
             self.server.publish(belief);
         }

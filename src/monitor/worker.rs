@@ -9,8 +9,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     act::Request,
+    agenda::Agenda,
     due::Appointments,
     handover::Past,
+    press::Press,
     probe::Probe,
     shared::Shared,
     watched::{Outbox, Watched},
@@ -19,8 +21,8 @@ use crate::{
     clock,
     config::{AliasKind, AliasName, Config, Monitoring},
     health::{Action, Cause, Change, Finding, Order, Signal, Tally},
-    observe::{Event, EventKind},
-    plan::{Chain, Judge, Table},
+    observe::EventKind,
+    plan::{Chain, Judge},
     policy::Shift,
     pool::Server,
 };
@@ -70,10 +72,12 @@ pub(super) enum Message<S> {
 pub(crate) struct Worker<P: Probe> {
     config: Arc<Config>,
     judge: Judge,
+    press: Press,
     pub(super) shared: Shared,
     /// What the worker knew that tells the outside what there is to tell. `None`: this one does.
     before: Option<Past>,
     pub(super) servers: Vec<Watched<P>>,
+    pub(super) agenda: Agenda,
     inbox: mpsc::UnboundedReceiver<Message<P::Session>>,
     commands: mpsc::UnboundedReceiver<Command>,
     settling: Vec<oneshot::Sender<()>>,
@@ -97,9 +101,9 @@ impl<P: Probe> Worker<P> {
             Some(Watched::new(server, declared, probe, Outbox { server: index, sender: outbox.clone() }, now))
         });
         let servers: Vec<_> = servers.collect();
-        let judge = Judge::new(&config);
-        let (settling, runs, recoveries) = (Vec::new(), Vec::new(), Vec::new());
-        Self { config, judge, shared, before: None, servers, inbox, commands, settling, runs, recoveries }
+        let (judge, press, agenda) = (Judge::new(&config), Press::default(), Agenda::all_at(now, servers.len()));
+        let (before, settling, runs, recoveries) = (None, Vec::new(), Vec::new(), Vec::new());
+        Self { config, judge, press, shared, before, servers, agenda, inbox, commands, settling, runs, recoveries }
     }
 
     /// Begins where the one before stands, and tells nothing until that one has ended.
@@ -114,15 +118,15 @@ impl<P: Probe> Worker<P> {
 
     /// Works until the last sender of commands is gone.
     pub(crate) async fn run(mut self) {
-        self.publish();
+        self.begin();
         loop {
             let wake = self.turn();
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some(Command::Settle(done)) => self.settling.push(done),
-                    Some(Command::Run(done)) => self.runs.push(done),
-                    Some(Command::Recover(done)) => self.recoveries.push(done),
+                    Some(Command::Settle(done)) => self.turn_to_all(|worker| worker.settling.push(done)),
+                    Some(Command::Run(done)) => self.turn_to_all(|worker| worker.runs.push(done)),
+                    Some(Command::Recover(done)) => self.turn_to_all(|worker| worker.recoveries.push(done)),
                     // An error says that whoever asked has gone.
                     Some(Command::Hand(done)) => drop(done.send(self.past())),
                     Some(Command::HandOver(done)) => return drop(done.send(self.past())),
@@ -135,10 +139,18 @@ impl<P: Probe> Worker<P> {
                     Some(Command::Stop) | None => return,
                 },
                 message = self.inbox.recv() => if let Some(message) = message { self.receive(message) },
-                () = self.shared.bell.notified() => {}
+                () = self.shared.bell.notified() => self.take_in_doubts(),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
         }
+    }
+
+    /// The first table.
+    fn begin(&mut self) {
+        let table = self.judge.judge(self.servers.iter().map(Watched::known).collect());
+        self.shared.table.store(Arc::new(table));
+        self.publish_all();
+        (0..self.servers.len()).for_each(|index| self.await_roles(index));
     }
 
     fn past(&self) -> Past {
@@ -155,7 +167,7 @@ impl<P: Probe> Worker<P> {
             let changes = watched.take_over(begun, told, now);
             self.tell(index, changes, now);
         }
-        self.publish();
+        self.turn_to_all(Self::publish_all);
         let stays = |server: &Server| self.servers.iter().any(|watched| watched.is(server));
         told.farewells(stays).into_iter().for_each(|event| self.shared.observer.emit(event));
         self.shared.lead(self.config.monitoring());
@@ -165,28 +177,50 @@ impl<P: Probe> Worker<P> {
         self.before.is_none()
     }
 
-    /// One turn at every server; when the next one is needed at the latest.
+    /// One turn at each server whose time has come; when the next one's comes.
     fn turn(&mut self) -> Instant {
         let now = clock::now();
-        let mut wake = now + IDLE;
-        let mut doubted = false;
-        let urged = self.shared.due.take_urge();
-        for index in 0..self.servers.len() {
-            doubted |= self.servers[index].notice(now);
-            wake = wake.min(self.servers[index].look(now)).min(self.weigh(index, now));
-            self.servers[index].urge(urged);
-            wake = wake.min(self.expire(index, now).unwrap_or(wake));
-            // Where nobody asks for it, it is told when it is due.
-            let next = if self.sends_to(index) { self.act(index, now) } else { self.servers[index].due_after(now) };
-            wake = wake.min(next.unwrap_or(wake));
+        if self.shared.due.take_urge() {
+            // Whoever asks has raised his doubt before.
+            self.take_in_doubts();
+            self.turn_to_all(|worker| worker.servers.iter_mut().for_each(|server| server.urge(true)));
         }
-        if doubted {
-            self.publish();
+        for index in self.agenda.due(now) {
+            self.turn_to(index, now);
         }
         self.shared.tell_mode();
-        self.answer(now);
-        self.shared.due.tell(self.appointments(now));
-        wake
+        let due = self.appointments(now);
+        self.answer(due);
+        self.shared.due.tell(due);
+        self.agenda.next().unwrap_or(now + IDLE)
+    }
+
+    fn turn_to(&mut self, index: usize, now: Instant) {
+        // Before it acts, which may come to a moment for it that is earlier.
+        self.agenda.set(index, now + IDLE);
+        let mut wake = self.servers[index].look(now).min(self.weigh(index, now));
+        self.servers[index].urge(false);
+        wake = wake.min(self.expire(index, now).unwrap_or(wake));
+        // Where nobody asks for it, it is told when it is due.
+        let next = if self.sends_to(index) { self.act(index, now) } else { self.servers[index].due_after(now) };
+        self.agenda.hasten(index, wake.min(next.unwrap_or(wake)));
+    }
+
+    /// Has every server turned to, after this.
+    fn turn_to_all(&mut self, first: impl FnOnce(&mut Self)) {
+        first(self);
+        self.agenda = Agenda::all_at(clock::now(), self.servers.len());
+    }
+
+    /// Somebody has raised a doubt, of whom it is not said.
+    fn take_in_doubts(&mut self) {
+        let now = clock::now();
+        for index in 0..self.servers.len() {
+            if self.servers[index].notice(now) {
+                self.publish(index);
+                self.agenda.set(index, now);
+            }
+        }
     }
 
     /// Looks at what became of the calls on a server; when the next look is due. Routes first, then words.
@@ -198,11 +232,11 @@ impl<P: Probe> Worker<P> {
         let (shift, next) = self.servers[index].weigh(now);
         let kind = match shift {
             Some(Shift::Opened(trip)) => {
-                self.publish();
+                self.publish(index);
                 EventKind::BreakerOpened { cause: Cause::new(trip.to_string()), detour: self.detour_of(index, now) }
             }
             Some(Shift::Closed(duration)) => {
-                self.publish();
+                self.publish(index);
                 EventKind::BreakerClosed { duration }
             }
             Some(Shift::OfferTrial) | None => return next,
@@ -252,15 +286,15 @@ impl<P: Probe> Worker<P> {
         self.servers[index].notice(now);
         let changes = self.servers[index].health.on(signal, now);
         self.tell(index, changes, now);
-        self.publish();
+        self.publish(index);
+        self.agenda.set(index, now);
     }
 
     /// Answers whoever waits for what has come to pass.
-    fn answer(&mut self, now: Instant) {
-        if self.servers.iter().all(|server| server.health.is_settled()) {
+    fn answer(&mut self, due: Appointments) {
+        if !self.settling.is_empty() && self.servers.iter().all(|server| server.health.is_settled()) {
             answer_all(&mut self.settling);
         }
-        let due = self.appointments(now);
         if !due.any {
             answer_all(&mut self.runs);
         }
@@ -269,38 +303,42 @@ impl<P: Probe> Worker<P> {
         }
     }
 
-    /// Publishes what is believed now, and tells whose standing changed.
-    pub(super) fn publish(&mut self) {
-        self.await_roles();
-        let table = self.judge();
-        for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
-            watched.publish(entry.belief());
+    fn publish_all(&mut self) {
+        (0..self.servers.len()).for_each(|index| self.publish(index));
+    }
+
+    /// Publishes what is believed of this server now, and of those that are weighed against it; tells whose standing changed.
+    pub(super) fn publish(&mut self, index: usize) {
+        let mut draft = self.press.draft(&self.shared.table);
+        let changed = self.judge.amend(&mut draft, index, self.servers[index].known());
+        let (mut news, leads) = (Vec::new(), self.is_leading());
+        for &line in &changed.lines {
+            let entry = &draft.entries()[line];
+            self.servers[line].publish(entry.belief());
+            news.extend(leads.then(|| self.servers[line].standing_changed(entry)).flatten());
         }
-        let news = self.standings_changed(&table);
-        self.shared.table.store(Arc::new(table));
-        self.shared.note();
+        self.press.publish(&self.shared.table, draft, changed.lines);
+        if changed.beliefs {
+            self.shared.note();
+            self.await_roles(index);
+        }
         news.into_iter().for_each(|event| self.shared.observer.emit(event));
     }
 
-    fn standings_changed(&mut self, table: &Table) -> Vec<Event> {
-        if !self.is_leading() {
-            return Vec::new();
+    /// Has the roles waited for that have to change before anybody takes writes in this server's cluster. The next pings that come of
+    /// it are published too.
+    fn await_roles(&mut self, index: usize) {
+        let (table, now) = (self.shared.table.load_full(), clock::now());
+        let cluster = self.judge.related(&table.entries()[index]).to_vec();
+        for (line, awaited) in cluster.iter().copied().zip(table.awaits_roles(&cluster)) {
+            let health = &mut self.servers[line].health;
+            let before = health.next_ping();
+            health.await_role(awaited, now);
+            if health.next_ping() != before {
+                self.agenda.hasten(line, health.next_ping());
+                self.publish(line);
+            }
         }
-        let servers = self.servers.iter_mut().zip(table.entries());
-        servers.filter_map(|(watched, entry)| watched.standing_changed(entry)).collect()
-    }
-
-    /// Has the roles waited for that have to change before anybody takes writes: the table says so, and when the next ping is, which
-    /// comes of it.
-    fn await_roles(&mut self) {
-        let (table, now) = (self.judge(), clock::now());
-        for (watched, entry) in self.servers.iter_mut().zip(table.entries()) {
-            watched.health.await_role(table.awaits_role(entry), now);
-        }
-    }
-
-    fn judge(&mut self) -> Table {
-        self.judge.judge(self.servers.iter().map(Watched::known).collect())
     }
 
     /// Routes first, then words: when an outage is told, reads are on their detour already.
@@ -309,7 +347,7 @@ impl<P: Probe> Worker<P> {
             return;
         }
         let tally = self.servers[index].tally();
-        self.publish();
+        self.publish(index);
         if !self.is_leading() {
             return;
         }

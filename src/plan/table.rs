@@ -92,6 +92,16 @@ impl Known {
     fn is_replica(&self) -> bool {
         self.facts.map_or(self.declared, |facts| facts.role) == Role::Replica
     }
+
+    /// Whether it weighs as much as before against others of its cluster.
+    fn ranks_like(&self, other: &Self) -> bool {
+        let facts = match (&self.facts, &other.facts) {
+            (Some(facts), Some(others)) => facts.agrees_with(others),
+            (None, None) => true,
+            _ => false,
+        };
+        facts && self.outage.is_some() == other.outage.is_some()
+    }
 }
 
 /// One line of the table.
@@ -127,6 +137,7 @@ impl Entry {
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     entries: Vec<Entry>,
+    places: Arc<HashMap<AliasName, usize>>,
     mode: Mode,
 }
 
@@ -146,7 +157,7 @@ impl Table {
     /// The server this alias declares.
     #[must_use]
     pub fn get(&self, name: &AliasName) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.known.name == *name)
+        self.places.get(name).map(|place| &self.entries[*place])
     }
 
     /// How many bytes of the log a replica has yet to replay, compared with the primary of its cluster, by what the last good pings of
@@ -164,16 +175,20 @@ impl Table {
         Some(facts.position?.bytes_to(primary.position?))
     }
 
-    /// Whether a change of this server's role is waited for: it is meant to take writes and does not, or of its cluster nobody who is
-    /// meant to does. One that is promoted meanwhile outranks the old primary when that comes back.
-    pub(crate) fn awaits_role(&self, entry: &Entry) -> bool {
-        let writes = |entry: &Entry| entry.belief().serves(Need::Writes);
-        let primaries = || {
-            let related = self.entries.iter().filter(|other| other.cluster == entry.cluster);
-            related.filter(|other| other.known.declared == Role::Primary)
-        };
-        let meant = entry.known.declared == Role::Primary;
-        (meant && !writes(entry)) || (primaries().next().is_some() && !primaries().any(writes))
+    /// Becomes like the other one, from which it differs by these lines.
+    pub(crate) fn catch_up(&mut self, other: &Self, lines: &[usize]) {
+        lines.iter().for_each(|line| self.entries[*line].clone_from(&other.entries[*line]));
+        self.mode = other.mode;
+    }
+
+    /// Of which servers of one cluster a change of role is waited for: of those that are meant to take writes and do not, and where nobody
+    /// who is meant to does, of all. One that is promoted meanwhile outranks the old primary when that comes back.
+    pub(crate) fn awaits_roles(&self, cluster: &[usize]) -> Vec<bool> {
+        let meant = |line: &&usize| self.entries[**line].known.declared == Role::Primary;
+        let writes = |line: &usize| self.entries[*line].belief().serves(Need::Writes);
+        let mut primaries = cluster.iter().filter(meant).peekable();
+        let nobody = primaries.peek().is_some() && !primaries.any(writes);
+        cluster.iter().map(|line| nobody || (meant(&line) && !writes(line))).collect()
     }
 
     /// Whether of these servers one is meant to take writes and none does, while reads of its cluster are served.
@@ -195,6 +210,17 @@ pub struct Judge {
     pinned: HashMap<usize, SystemId>,
     /// What each alias needs, and of whom.
     aliases: Vec<Chain>,
+    /// The lines of the table by cluster, and those of servers that are related to nobody.
+    members: HashMap<usize, Vec<usize>>,
+}
+
+/// What a piece of news has changed in a table.
+#[derive(Debug)]
+pub(crate) struct Amended {
+    /// The lines, that of the server with the news first.
+    pub(crate) lines: Vec<usize>,
+    /// Whether anybody is believed another than before.
+    pub(crate) beliefs: bool,
 }
 
 impl Judge {
@@ -202,35 +228,77 @@ impl Judge {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let aliases = config.aliases().iter().map(|alias| Chain::of(config, alias)).collect();
-        Self { cluster: clusters(config), pinned: HashMap::new(), aliases }
+        Self { cluster: clusters(config), pinned: HashMap::new(), aliases, members: HashMap::new() }
     }
 
     /// The table of these servers.
     #[must_use]
     pub fn judge(&mut self, servers: Vec<Known>) -> Table {
-        self.pin(&servers);
-        let standings: Vec<Standing> = servers.iter().map(|server| self.standing(server, &servers)).collect();
-        let entries = servers.into_iter().zip(standings).map(|(known, standing)| {
+        servers.iter().for_each(|server| self.pin(server));
+        let places = servers.iter().enumerate().map(|(place, server)| (server.name.clone(), place)).collect();
+        let entries = servers.into_iter().map(|known| {
             let cluster = self.cluster_of(&known);
-            Entry { known, standing, cluster }
+            Entry { known, standing: Standing::Sound, cluster }
         });
-        let table = Table { entries: entries.collect(), mode: Mode::default() };
-        Table { mode: Mode::of(&self.aliases, &table), ..table }
+        let mut table = Table { entries: entries.collect(), places: Arc::new(places), mode: Mode::default() };
+        self.members.clear();
+        for (place, entry) in table.entries.iter().enumerate() {
+            self.members.entry(entry.cluster.unwrap_or(usize::MAX)).or_default().push(place);
+        }
+        self.members.values().for_each(|members| drop(self.rank(&mut table, members)));
+        table.mode = Mode::of(&self.aliases, &table);
+        table
+    }
+
+    /// Takes in what is known of one server now. Servers of other clusters are not looked at.
+    pub(crate) fn amend(&mut self, table: &mut Table, place: usize, known: Known) -> Amended {
+        self.pin(&known);
+        let entry = &mut table.entries[place];
+        let belief = entry.belief();
+        let before = std::mem::replace(&mut entry.known, known);
+        let mut lines = vec![place];
+        if !before.ranks_like(&entry.known) {
+            let members = self.related(entry);
+            lines.extend(self.rank(table, members).into_iter().filter(|other| *other != place));
+        }
+        let beliefs = lines.len() > 1 || table.entries[place].belief() != belief;
+        if beliefs {
+            table.mode = Mode::of(&self.aliases, table);
+        }
+        Amended { lines, beliefs }
+    }
+
+    /// The lines of the servers of the same cluster.
+    pub(crate) fn related(&self, entry: &Entry) -> &[usize] {
+        self.members.get(&entry.cluster.unwrap_or(usize::MAX)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Weighs these servers of one cluster against each other; whose standing has changed.
+    fn rank(&self, table: &mut Table, members: &[usize]) -> Vec<usize> {
+        let entries = &table.entries;
+        let all = || members.iter().map(|member| &entries[*member].known);
+        let standings = members.iter().map(|member| (*member, self.standing(&entries[*member].known, all)));
+        let changed: Vec<_> = standings.filter(|(member, standing)| entries[*member].standing != *standing).collect();
+        let set = |(member, standing): (usize, Standing)| {
+            table.entries[member].standing = standing;
+            member
+        };
+        changed.into_iter().map(set).collect()
     }
 
     fn cluster_of(&self, server: &Known) -> Option<usize> {
         self.cluster.get(&server.name).copied()
     }
 
-    fn pin(&mut self, servers: &[Known]) {
-        for server in servers.iter().filter(|server| server.declared == Role::Primary) {
-            if let (Some(cluster), Some(system)) = (self.cluster_of(server), system_of(server)) {
-                self.pinned.entry(cluster).or_insert(system);
-            }
+    fn pin(&mut self, server: &Known) {
+        if server.declared == Role::Primary
+            && let (Some(cluster), Some(system)) = (self.cluster_of(server), system_of(server))
+        {
+            self.pinned.entry(cluster).or_insert(system);
         }
     }
 
-    fn standing(&self, server: &Known, all: &[Known]) -> Standing {
+    fn standing<'a, A: Iterator<Item = &'a Known>>(&self, server: &Known, all: impl Fn() -> A) -> Standing {
         let expected = self.cluster_of(server).and_then(|cluster| self.pinned.get(&cluster).copied());
         if let (Some(expected), Some(found)) = (expected, system_of(server))
             && expected != found
@@ -238,25 +306,24 @@ impl Judge {
             return Standing::Foreign { expected, found };
         }
         match server.facts {
-            Some(facts) if facts.role == Role::Primary => self.rival(server, facts.timeline, all),
+            Some(facts) if facts.role == Role::Primary => rival(server, facts.timeline, all()),
             Some(_) if server.declared == Role::Primary => Standing::NotPrimary,
             _ => Standing::Sound,
         }
     }
+}
 
-    /// Of two servers of one cluster that both take writes the higher timeline wins; on a tie neither takes a write.
-    fn rival(&self, server: &Known, timeline: Option<Timeline>, all: &[Known]) -> Standing {
-        let rival = all.iter().find(|other| {
-            let writable = other.facts.filter(|facts| facts.role == Role::Primary);
-            other.name != server.name
-                && other.address != server.address
-                && other.outage.is_none()
-                && self.cluster_of(other) == self.cluster_of(server)
-                && system_of(other) == system_of(server)
-                && writable.is_some_and(|facts| facts.timeline >= timeline)
-        });
-        rival.map_or(Standing::Sound, |other| Standing::SplitBrain { other: other.name.clone() })
-    }
+/// Of two servers of one cluster that both take writes the higher timeline wins; on a tie neither takes a write.
+fn rival<'a>(server: &Known, timeline: Option<Timeline>, mut all: impl Iterator<Item = &'a Known>) -> Standing {
+    let rival = all.find(|other| {
+        let writable = other.facts.filter(|facts| facts.role == Role::Primary);
+        other.name != server.name
+            && other.address != server.address
+            && other.outage.is_none()
+            && system_of(other) == system_of(server)
+            && writable.is_some_and(|facts| facts.timeline >= timeline)
+    });
+    rival.map_or(Standing::Sound, |other| Standing::SplitBrain { other: other.name.clone() })
 }
 
 fn system_of(server: &Known) -> Option<SystemId> {
@@ -278,4 +345,82 @@ fn clusters(config: &Config) -> HashMap<AliasName, usize> {
         }
     }
     cluster
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::{Generation, State};
+
+    /// Two clusters, one of them with a second primary, and a server that is related to nobody.
+    fn config() -> Config {
+        let url = |name: &str| format!("postgres://app@{name}/app");
+        let mut config = Config::builder().server("p1", Role::Primary, url("p1"));
+        for (name, role) in [("r1", Role::Replica), ("p2", Role::Primary), ("r2", Role::Replica), ("p3", Role::Primary)]
+        {
+            config = config.server(name, role, url(name));
+        }
+        config.failover("r1", ["p1"]).failover("r2", ["p2", "p3"]).build().unwrap()
+    }
+
+    fn news(chance: &mut fastrand::Rng, name: &AliasName, declared: Role, start: Instant) -> Known {
+        let states = [State::Up, State::Suspect, State::Down, State::Recovering];
+        let state = states[chance.usize(..4)];
+        let out = matches!(state, State::Down | State::Recovering);
+        let why = || (start, Cause::new("refused"));
+        let facts = chance.bool().then(|| Facts {
+            role: [Role::Primary, Role::Replica][chance.usize(..2)],
+            timeline: Some(Timeline(chance.u32(1..3))),
+            system: Some(SystemId([1, 1, 1, 2][chance.usize(..4)])),
+            position: None,
+        });
+        Known {
+            name: name.clone(),
+            address: name.to_string(),
+            declared,
+            belief: Belief::new(state, Generation::default()),
+            facts,
+            outage: out.then(why),
+            breaker: chance.bool().then(why),
+            held_until: None,
+            latency: None,
+            base: Tally::default(),
+            next_ping: start + Duration::from_millis(chance.u64(..9)),
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_amended_line_by_line_is_the_one_that_is_judged_as_a_whole() {
+        let (config, start, mut chance) = (config(), crate::clock::now(), fastrand::Rng::with_seed(7));
+        let declared: Vec<_> = config
+            .aliases()
+            .iter()
+            .map(|alias| match &alias.kind {
+                AliasKind::Server(server) => (alias.name.clone(), server.role),
+                AliasKind::Group { .. } => unreachable!("there is none"),
+            })
+            .collect();
+        for _ in 0..50 {
+            let mut known: Vec<_> = declared.iter().map(|(name, role)| news(&mut chance, name, *role, start)).collect();
+            let (mut whole, mut amending) = (Judge::new(&config), Judge::new(&config));
+            drop(whole.judge(known.clone()));
+            let mut table = amending.judge(known.clone());
+            let mut behind = table.clone();
+            for _ in 0..50 {
+                let place = chance.usize(..known.len());
+                let (name, role) = &declared[place];
+                known[place] = news(&mut chance, name, *role, start);
+                let before: Vec<_> = table.entries.iter().map(Entry::belief).collect();
+                let changed = amending.amend(&mut table, place, known[place].clone());
+                assert_eq!(
+                    format!("{table:?}"),
+                    format!("{:?}", Table { places: table.places.clone(), ..whole.judge(known.clone()) })
+                );
+                let after: Vec<_> = table.entries.iter().map(Entry::belief).collect();
+                assert!(changed.beliefs || before == after);
+                behind.catch_up(&table, &changed.lines);
+                assert_eq!(format!("{table:?}"), format!("{behind:?}"), "these lines and no others");
+            }
+        }
+    }
 }

@@ -266,7 +266,7 @@ async fn step(chance: &mut fastrand::Rng, now: &mut Bench, next: &mut Option<Ben
 
 #[tokio::test(start_paused = true)]
 async fn however_outages_and_reloads_meet_each_outage_has_one_opening_and_one_closing_record() {
-    for seed in 0..25 {
+    for seed in 0..15 {
         let mut chance = fastrand::Rng::with_seed(seed);
         let (mut now, mut next) = (Bench::settled(pair()).await, None);
         let mut events = now.shared.observer.events();
