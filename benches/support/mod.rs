@@ -121,6 +121,7 @@ pub(crate) enum Unit {
     Ratio,
     Count,
     Seconds,
+    Kibibytes,
 }
 
 impl Unit {
@@ -131,6 +132,7 @@ impl Unit {
             Self::Seconds if value < 1e-6 => format!("{:.1} ns", value * 1e9),
             Self::Seconds if value < 1.0 => format!("{:.1} ms", value * 1e3),
             Self::Seconds => format!("{value:.2} s"),
+            Self::Kibibytes => format!("{value:.1} KiB"),
         }
     }
 
@@ -142,6 +144,7 @@ impl Unit {
             Self::Seconds if value < 1e-6 => format!("{:.0} ns", value * 1e9),
             Self::Seconds if value < 1.0 => format!("{:.0} ms", value * 1e3),
             Self::Seconds => format!("{value:.1} s"),
+            Self::Kibibytes => format!("{value:.0} KiB"),
         }
     }
 }
