@@ -385,6 +385,7 @@ mod tests {
             held_until: None,
             latency: None,
             base: Tally::default(),
+            drained: None,
             next_ping: start + Duration::from_millis(chance.u64(..9)),
         }
     }
