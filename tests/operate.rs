@@ -12,12 +12,13 @@ use std::{
 };
 
 use pgdetour::testkit::Cluster;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     net::TcpListener,
-    process::{Child, Command},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -56,7 +57,7 @@ struct Stage {
     cluster: Cluster,
     dir: TempDir,
     url: String,
-    _serve: Child,
+    serve: Child,
 }
 
 impl Stage {
@@ -75,7 +76,7 @@ impl Stage {
         let mut lines = BufReader::new(serve.stdout.take().ok_or("no output")?).lines();
         let line = timeout(SOON, lines.next_line()).await??.ok_or("it ended")?;
         let url = line.split_once("/ (").ok_or("no address")?.0.to_owned();
-        Ok(Self { cluster, dir, url, _serve: serve })
+        Ok(Self { cluster, dir, url, serve })
     }
 
     fn path(&self, name: &str) -> String {
@@ -194,6 +195,62 @@ async fn what_keeps_a_router_from_being_asked_is_told_in_words() -> Result {
     Ok(())
 }
 
+/// A watch whose output is no terminal, and its lines.
+fn watch(args: &[&str]) -> Result<(Child, Lines<BufReader<ChildStdout>>)> {
+    let mut child = pgdetour(&[&["watch"], args].concat()).stdout(Stdio::piped()).spawn()?;
+    let lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    Ok((child, lines))
+}
+
+/// The next line with this in it.
+async fn line(lines: &mut Lines<BufReader<ChildStdout>>, part: &str) -> Result<String> {
+    let reading = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains(part) {
+                return Ok(line);
+            }
+        }
+        Err(format!("it ended without {part:?}").into())
+    };
+    timeout(SOON, reading).await.map_err(|_| format!("no line with {part:?}"))?
+}
+
+async fn interrupt(mut child: Child) -> Result<Option<i32>> {
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).ok_or("it has ended")?;
+    kill_process(pid, Signal::INT)?;
+    Ok(timeout(SOON, child.wait()).await??.code())
+}
+
+#[tokio::test]
+async fn a_watch_that_is_piped_writes_a_line_for_each_event() -> Result {
+    let mut stage = Stage::new(true).await?;
+    let (url, config) = (stage.url.clone(), stage.path("pgdetour.toml"));
+    let (elsewhere, mut of_elsewhere) = watch(&["--url", &url, "--json"])?;
+    let (own, mut of_own) = watch(&[&config])?;
+    let first: Value = serde_json::from_str(&line(&mut of_elsewhere, "{").await?)?;
+    assert_eq!((&first["type"], &first["mode"]), (&"status".into(), &"normal".into()), "{first:#}");
+    assert!(line(&mut of_own, "Z  ").await?.contains("NORMAL, reads, writes"));
+
+    stage.cluster.replica(0).kill().await?;
+    let opened: Value = serde_json::from_str(&line(&mut of_elsewhere, "outage_opened").await?)?;
+    assert_eq!((&opened["type"], &opened["detour"]), (&"event".into(), &"primary".into()), "{opened:#}");
+    let opened = line(&mut of_own, "down").await?;
+    assert!(opened.contains("ERROR  replica: down: ") && !opened.contains('\x1b'), "{opened}");
+    stage.cluster.replica(0).start().await?;
+    line(&mut of_elsewhere, "outage_closed").await?;
+    line(&mut of_own, "up again after").await?;
+
+    stage.serve.kill().await?;
+    let lost: Value = serde_json::from_str(&line(&mut of_elsewhere, "lost").await?)?;
+    assert!(lost["error"].as_str().is_some_and(|why| why.contains(&url)), "{lost:#}");
+    assert_eq!((interrupt(elsewhere).await?, interrupt(own).await?), (Some(130), Some(130)));
+
+    let (code, said) = told(&["watch", "--url", &url]).await?;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("cannot be reached"), "{said}");
+    Ok(())
+}
+
 /// Answers every request with this.
 async fn answering(answer: String) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -233,8 +290,10 @@ async fn what_is_no_pgdetour_is_told_and_steers_no_terminal() -> Result {
 
 #[tokio::test]
 async fn every_command_teaches_completes_and_has_a_page() -> Result {
-    let commands =
-        ["demo", "status", "explain", "drain", "undrain", "ping", "end-hold", "serve", "report", "check", "read"];
+    let commands = [
+        "demo", "status", "watch", "explain", "drain", "undrain", "ping", "end-hold", "serve", "report", "check",
+        "read",
+    ];
     let commands = [&commands[..], &["drill", "cluster", "migrate", "completions", "man"]].concat();
     let dir = tempfile::tempdir()?;
     assert_eq!(run(&["man", "--dir", &dir.path().to_string_lossy()]).await?.status.code(), Some(0));

@@ -113,14 +113,17 @@ struct Scene {
     status: Status,
     outages: Vec<OutageRecord>,
     spans: Vec<SpanRecord>,
+    /// The number of the last event in `/timeline`: whether there are new ones. 0 before the first.
+    last_event: u64,
     /// Whether there are actions, for whom has the token.
     actions: bool,
 }
 
 /// The page's document, in one line.
 pub(super) fn scene(subject: &dyn Subject, actions: bool) -> String {
-    let Chronicle { outages, spans, .. } = subject.timeline();
-    written(&Scene { status: subject.status(), outages, spans, actions })
+    let Chronicle { events, outages, spans, .. } = subject.timeline();
+    let last_event = events.last().map_or(0, |event| event.number);
+    written(&Scene { status: subject.status(), outages, spans, last_event, actions })
 }
 
 /// All that is known.

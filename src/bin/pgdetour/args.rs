@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::{act, cluster, demo::Fault, drill, exit::EXIT_CODES, explain, manual, read, report, status};
+use crate::{act, cluster, demo::Fault, drill, exit::EXIT_CODES, explain, manual, read, report, status, watch};
 
 /// In-process failover routing for PostgreSQL connections: shows it, checks its configuration, and makes the tables it needs.
 #[derive(Debug, Parser)]
@@ -19,6 +19,7 @@ pub(crate) enum Command {
     // What each does is told where its arguments are: a line here would take the place of all of that in its help.
     Demo(Demo),
     Status(status::Args),
+    Watch(watch::Args),
     Explain(explain::Args),
     Drain(act::Drain),
     Undrain(act::Undrain),

@@ -7,6 +7,11 @@ use crate::paint::{Paint, Tone};
 pub(crate) struct Line(Vec<(Option<Tone>, String)>);
 
 impl Line {
+    /// A line that means nothing in particular. Text from outside has been made harmless by whoever gives it.
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
+        Self::default().and(None, text)
+    }
+
     /// One that means this.
     pub(crate) fn toned(tone: Option<Tone>, text: impl Into<String>) -> Self {
         Self::default().and(tone, text)
@@ -15,6 +20,12 @@ impl Line {
     /// With this after it.
     pub(crate) fn and(mut self, tone: Option<Tone>, text: impl Into<String>) -> Self {
         self.0.push((tone, text.into()));
+        self
+    }
+
+    /// With that one after it.
+    pub(crate) fn join(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
         self
     }
 

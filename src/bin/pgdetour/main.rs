@@ -29,6 +29,7 @@ mod table;
 mod time;
 mod trouble;
 mod view;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         .block_on(async {
             match args.command {
                 Command::Status(status) => status::run(&status, interrupted()).await,
+                Command::Watch(watch) => watch::run(&watch, interrupted()).await,
                 Command::Explain(explain) => explain::run(&explain, interrupted()).await,
                 Command::Drain(drain) => act::run(&drain.on, Action::Drain(drain.lasting), interrupted()).await,
                 Command::Undrain(undrain) => act::run(&undrain.on, Action::Undrain, interrupted()).await,

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use pgdetour::{Config, Router, observe::status::Status};
+use pgdetour::{
+    Config, Router,
+    observe::{Chronicle, status::Status},
+};
 
 use crate::{exit::Exit, remote::Remote, trouble::Trouble};
 
@@ -23,6 +26,13 @@ pub(crate) struct Subject {
     /// A file with the bearer token, where the router shows its details to nobody else
     #[arg(long, value_name = "FILE", requires = "url")]
     token_file: Option<PathBuf>,
+}
+
+/// All that is told about a router at one moment.
+#[derive(Debug, Clone)]
+pub(crate) struct Scene {
+    pub(crate) status: Status,
+    pub(crate) timeline: Chronicle,
 }
 
 impl Subject {

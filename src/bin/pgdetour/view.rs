@@ -200,14 +200,28 @@ fn table<const N: usize>(header: [&str; N], sides: &[Side], rows: Vec<Row>) -> V
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::paint::Paint;
+    use crate::{paint::Paint, subject::Scene};
 
     /// The documented example, in which the replica is down.
     pub(crate) fn example() -> Status {
         let page = include_str!("../../../docs/status.md");
         let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         serde_json::from_str(example).unwrap()
+    }
+
+    /// The same with these events, one of which after the other steers terminals.
+    pub(crate) fn scene(numbers: &[u64]) -> Scene {
+        let event =
+            |number: &u64| json!({ "number": number, "alias": "replica", "text": format!("{number}\u{1b}[2J") });
+        let status = example();
+        let timeline = json!({
+            "version": 1, "at": status.at, "process": status.process, "outages": [], "spans": [],
+            "events": numbers.iter().map(event).collect::<Vec<_>>(),
+        });
+        Scene { status, timeline: serde_json::from_value(timeline).unwrap() }
     }
 
     pub(crate) const PLAIN: Paint = Paint { terminal: false, colour: false, unicode: true };

@@ -1,14 +1,19 @@
 //! A router that runs in another process, over its endpoints: what it tells, and what it is asked to do.
 
 mod http;
+mod stream;
 
 use std::{path::Path, time::Duration};
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use pgdetour::observe::status::{Status, VERSION};
+use pgdetour::observe::{
+    Chronicle,
+    status::{Status, VERSION},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use self::http::{Answer, Place};
+pub(crate) use self::stream::{Stream, Told};
 use crate::{exit::Exit, safe::safe, trouble::Trouble};
 
 /// How long an answer may take.
@@ -46,6 +51,20 @@ impl Remote {
     /// What is so now.
     pub(crate) async fn status(&self) -> Result<Status, Trouble> {
         self.get("/status").await
+    }
+
+    /// What happened lately.
+    pub(crate) async fn timeline(&self) -> Result<Chronicle, Trouble> {
+        self.get("/timeline").await
+    }
+
+    /// What is so, whenever that changes.
+    pub(crate) async fn follow(&self) -> Result<Stream, Trouble> {
+        let answer = self.place.ask("GET", "/events", PATIENCE).await?;
+        if answer.status() != 200 {
+            return Err(self.refused(&self.place.read(answer, PATIENCE).await?));
+        }
+        Ok(Stream::new(answer, self.place.to_string()))
     }
 
     /// Has something done with an alias.
