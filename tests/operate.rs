@@ -4,7 +4,7 @@
 
 use std::{
     error::Error,
-    fs,
+    fs::{self, File},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Output, Stdio},
@@ -12,13 +12,18 @@ use std::{
 };
 
 use pgdetour::testkit::Cluster;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     net::TcpListener,
     process::{Child, ChildStdout, Command},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -248,6 +253,57 @@ async fn a_watch_that_is_piped_writes_a_line_for_each_event() -> Result {
     let (code, said) = told(&["watch", "--url", &url]).await?;
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("cannot be reached"), "{said}");
+    Ok(())
+}
+
+/// A terminal of this size: the end that a person has, and the program's.
+fn terminal(columns: u16, rows: u16) -> Result<(File, File)> {
+    let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+    grantpt(&person)?;
+    unlockpt(&person)?;
+    let name = ptsname(&person, Vec::new())?;
+    let program = File::options().read(true).write(true).open(name.to_str()?)?;
+    tcsetwinsize(&person, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
+    Ok((File::from(person), program))
+}
+
+#[tokio::test]
+async fn a_watch_on_a_terminal_draws_what_is_so_and_leaves_it_as_it_was() -> Result {
+    let stage = Stage::new(true).await?;
+    let (mut person, program) = terminal(100, 30)?;
+    let mut command = pgdetour(&["watch", "--url", &stage.url]);
+    command.env("TERM", "xterm-256color").env_remove("NO_COLOR");
+    let mut child =
+        command.stdin(Stdio::from(program.try_clone()?)).stdout(Stdio::from(program.try_clone()?)).spawn()?;
+    let mut keyboard = person.try_clone()?;
+    let (show, mut shown) = mpsc::unbounded_channel();
+    // Ends when the terminal does.
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(read @ 1..) = std::io::Read::read(&mut person, &mut bytes) {
+            let _ = show.send(String::from_utf8_lossy(&bytes[..read]).into_owned());
+        }
+    });
+    let mut seen = String::new();
+    for part in ["\x1b[?1049h", "NORMAL", "q ends"] {
+        while !seen.contains(part) {
+            seen += &timeout(SOON, shown.recv()).await?.ok_or("it ended")?;
+        }
+    }
+    assert!(!tcgetattr(&program)?.local_modes.intersects(LocalModes::ICANON | LocalModes::ECHO), "keys come at once");
+    stage.cluster.replica(0).kill().await?;
+    while !seen.contains("primary (detour)") {
+        seen += &timeout(SOON, shown.recv()).await?.ok_or("it ended")?;
+    }
+    assert_eq!(seen.matches("LAST 10 MINUTES").count(), 1, "what has not changed is drawn once");
+    std::io::Write::write_all(&mut keyboard, b"q")?;
+    assert_eq!(timeout(SOON, child.wait()).await??.code(), Some(0));
+    for part in ["\x1b[?25h", "\x1b[?1049l"] {
+        while !seen.contains(part) {
+            seen += &timeout(SOON, shown.recv()).await?.ok_or("it ended")?;
+        }
+    }
+    assert!(tcgetattr(&program)?.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO));
     Ok(())
 }
 
