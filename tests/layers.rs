@@ -19,6 +19,7 @@ use pgdetour::{
     Config, Mode, Router,
     config::{ConfigBuilder, Monitoring, Pings, Role},
     layer::{MonitoredLayer, OutageLayer},
+    service::Tcp,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -76,6 +77,35 @@ fn is_closed_with_a_time_to_come_back(answer: &str) {
     let after: u64 = after.parse().expect("whole seconds");
     assert!((1..=30).contains(&after), "the next ping is due within 30 s: {after}");
     assert!(!answer.contains("127.0.0.1") && !answer.contains("replica"), "it names no server: {answer}");
+}
+
+#[tokio::test]
+async fn a_section_is_closed_while_a_service_is_out_and_opens_with_it() -> Tested {
+    let free = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    let often = Pings { outage_ping_frequency: Duration::from_millis(20), ..Pings::default() };
+    let config = Config::builder().pings(often).server("primary", Role::Primary, full::server().await?.0);
+    let router: Router = Router::start(config.build()?).await?;
+    let cart = router.register(Tcp::new("carts", &free.to_string())?).await?;
+    timeout(SOON, async {
+        while !cart.is_out() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await?;
+    let outages = OutageLayer::new(&router).when_out("carts", |_: &Request| true, |outage| outage.response())?;
+    let service = outages.layer(service_fn(async |_: Request| Ok::<_, Infallible>(Response::new(Body::empty()))));
+    let closed = service.clone().oneshot(Request::default()).await?;
+    assert_eq!(closed.status(), 503);
+    assert!(closed.headers().contains_key("retry-after"));
+    let _carts = TcpListener::bind(free).await?;
+    timeout(SOON, async {
+        while cart.is_out() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await?;
+    assert_eq!(service.oneshot(Request::default()).await?.status(), 200);
+    Ok(())
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Evidence about a server: what pings find and what sessions notice.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, iter::successors, sync::Arc};
 
 use crate::config::Role;
 
@@ -59,6 +59,9 @@ impl Facts {
     }
 }
 
+/// So far is a chain of sources followed: one that leads back to itself must not hang whoever looks.
+const LINKS: usize = 64;
+
 /// Why a ping failed, with the whole chain of causes in one line. Cloning is cheap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause(Arc<str>);
@@ -72,17 +75,15 @@ impl Cause {
 
     /// A cause from an error and everything behind it.
     #[must_use]
-    pub fn of(error: &dyn std::error::Error) -> Self {
+    pub fn of(error: &dyn Error) -> Self {
         let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(error) = next {
+        for error in successors(error.source(), |error| Error::source(*error)).take(LINKS - 1) {
             let part = error.to_string();
             // Many errors repeat their source in their own text.
             if !text.contains(&part) {
                 text.push_str(": ");
                 text.push_str(&part);
             }
-            next = error.source();
         }
         Self(text.into())
     }
@@ -132,4 +133,32 @@ pub enum Over {
     Kept,
     /// A connection made for this ping.
     Fresh,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is its own source, and says something else each time.
+    #[derive(Debug, Default)]
+    struct Circle(std::sync::atomic::AtomicUsize);
+
+    impl fmt::Display for Circle {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "turn {}.", self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+        }
+    }
+
+    impl Error for Circle {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(self)
+        }
+    }
+
+    #[test]
+    fn a_cause_of_an_error_that_is_its_own_source_ends() {
+        let cause = Cause::of(&Circle::default()).to_string();
+        assert!(cause.starts_with("turn 0.: turn 1.: "), "{cause}");
+        assert_eq!(cause.matches("turn").count(), LINKS);
+    }
 }

@@ -25,7 +25,7 @@ impl Outage {
         Self { alias, mode, retry_after: Duration::from_secs(seconds) }
     }
 
-    /// The alias that is out; `None` where the mode decided.
+    /// The alias or the service that is out; `None` where the mode decided.
     #[must_use]
     pub fn alias(&self) -> Option<&AliasName> {
         self.alias.as_ref()

@@ -15,9 +15,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{monitored::Monitored, outage::Outage};
-use crate::{Alias, Error, Mode, Router, clock, pool::Backend, router::DefaultBackend};
+use crate::{Alias, Error, Mode, Router, Switch, clock, config::AliasName, pool::Backend, router::DefaultBackend};
 
-/// Answers requests in the application's stead while an alias is out, or the router is in a mode. It stands on `tower` and `http`
+/// Answers requests in the application's stead while an alias or a service is out, or the router is in a mode. It stands on `tower` and `http`
 /// alone, so it goes into axum, hyper and whatever else speaks those.
 ///
 /// ```no_run
@@ -76,6 +76,11 @@ enum When<B: Backend> {
     /// Nobody serves it, no detour either.
     Unserved(Alias<B>),
     Mode(Mode),
+    /// A service is out, or watched no more.
+    Service {
+        name: AliasName,
+        out: Switch<()>,
+    },
 }
 
 impl<B: Backend, Q, A> OutageLayer<B, Q, A> {
@@ -93,18 +98,25 @@ impl<B: Backend, Q, A> OutageLayer<B, Q, A> {
     }
 
     /// While no server of its own serves this alias, has `answer` answer the requests that `concerns` says yes to, whether a detour
-    /// would serve them or not: what is closed does not burden the one that stands in.
+    /// would serve them or not: what is closed does not burden the one that stands in. The same for a service while its outage is open;
+    /// one that was [registered](Router::register) has to be there before the layer.
     ///
     /// # Errors
     ///
-    /// When there is no such alias; the error names the nearest.
+    /// When there is neither such an alias nor such a service; the error names the nearest alias.
     pub fn when_out(
         self,
-        alias: &str,
+        name: &str,
         concerns: impl Fn(&Request<Q>) -> bool + Send + Sync + 'static,
         answer: impl Fn(&Outage) -> Response<A> + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let when = When::Out(self.router.alias(alias)?);
+        let when = match (self.router.alias(name), self.router.service(name)) {
+            (Ok(alias), _) => When::Out(alias),
+            (Err(_), Ok(service)) => {
+                When::Service { name: service.name().clone(), out: self.router.switch_on_service(name, (), ())? }
+            }
+            (Err(unknown), Err(_)) => return Err(unknown),
+        };
         Ok(self.rule(when, concerns, answer))
     }
 
@@ -112,7 +124,7 @@ impl<B: Backend, Q, A> OutageLayer<B, Q, A> {
     ///
     /// # Errors
     ///
-    /// As [`when_out`](Self::when_out).
+    /// When there is no such alias; the error names the nearest.
     pub fn when_unserved(
         self,
         alias: &str,
@@ -152,6 +164,7 @@ impl<B: Backend, Q, A> Rule<B, Q, A> {
         let closed = match &self.when {
             When::Out(alias) => !alias.is_at_home() && (self.concerns)(request),
             When::Unserved(alias) => alias.target().is_none() && (self.concerns)(request),
+            When::Service { out, .. } => out.is_flipped() && (self.concerns)(request),
             When::Mode(from) => (self.concerns)(request) && router.mode() >= *from,
         };
         closed.then(|| (self.answer)(&self.outage(router)))
@@ -164,6 +177,11 @@ impl<B: Backend, Q, A> Rule<B, Q, A> {
                 let own = plan.steps.iter().filter(|step| !step.detour).map(|step| step.next_ping).min();
                 let next = plan.retry_after().or(own).unwrap_or_default();
                 Outage::new(Some(alias.name().clone()), router.mode(), next)
+            }
+            When::Service { name, .. } => {
+                let service = router.service(name.as_str()).ok();
+                let next = service.map(|service| service.explain().next_ping_in()).unwrap_or_default();
+                Outage::new(Some(name.clone()), router.mode(), next)
             }
             When::Mode(_) => Outage::new(None, router.mode(), next_ping(router)),
         }
@@ -260,6 +278,7 @@ impl<S: fmt::Debug, B: Backend, Q, A> fmt::Debug for Closing<S, B, Q, A> {
 impl<B: Backend, Q, A> fmt::Debug for Rule<B, Q, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.when {
+            When::Service { name, .. } => write!(f, "while {name} is out"),
             When::Out(alias) => write!(f, "while {} is out", alias.name()),
             When::Unserved(alias) => write!(f, "while nobody serves {}", alias.name()),
             When::Mode(mode) => write!(f, "while the mode is {mode} or worse"),
