@@ -31,6 +31,7 @@
 //! | ping before a call, or after an error | [`Router::monitored`], [`Router::report`], `layer::ErrorTrigger` (feature `tracing-layer`) |
 //! | close a part of an application while it is out | `layer::OutageLayer` (feature `tower`) |
 //! | hear of outages | [`Router::events`]; the same goes to the log, target `pgdetour` |
+//! | count all that, and be alerted | `metrics` (feature) |
 //! | use bb8, or a pool of your own | [`pool::Bb8Postgres`](pool), [`pool::Backend`] |
 //! | test a failover | `testkit` (feature) |
 //!
@@ -46,6 +47,8 @@ pub mod history;
 pub mod http;
 #[cfg(any(feature = "tower", feature = "tracing-layer"))]
 pub mod layer;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod migrations;
 mod monitor;
 pub mod observe;

@@ -17,7 +17,7 @@ const DECIDES: [&str; 5] = ["config", "health", "plan", "policy", "history"];
 const LOADERS: [&str; 2] = ["src/config/load.rs", "src/config/secret.rs"];
 
 /// Whom each folder may name. What is not listed names none of the others.
-const MAY_NAME: [(&str, &[&str]); 12] = [
+const MAY_NAME: [(&str, &[&str]); 13] = [
     ("config", &[]),
     ("health", &["config"]),
     ("plan", &["config", "health"]),
@@ -28,6 +28,7 @@ const MAY_NAME: [(&str, &[&str]); 12] = [
     ("monitor", &["config", "health", "plan", "policy", "observe", "pool", "service"]),
     ("history", &["observe"]),
     ("router", &["config", "health", "plan", "policy", "observe", "pool", "service", "monitor", "history"]),
+    ("metrics", &["config", "health", "plan", "policy", "observe", "pool", "router"]),
     ("http", &["config", "health", "plan", "policy", "observe", "pool", "router"]),
     ("layer", &["config", "health", "plan", "policy", "observe", "pool", "router"]),
 ];

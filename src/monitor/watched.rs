@@ -265,6 +265,7 @@ impl<P: Probe> Watched<P> {
         self.answering &= !matches!(pinged.finding, Finding::Inconclusive(_));
         if let Finding::Answered(_) = pinged.finding {
             self.latency = Some(pinged.took);
+            self.server.tell_ping(pinged.took);
         }
         match (&pinged.finding, fresh, pinged.asked) {
             (Finding::Answered(_), Some(session), _) => self.watch(session),

@@ -63,7 +63,7 @@ pub(crate) use self::{
     connect::Terms,
     dial::Dialed,
     fault::{LINKS, cause_of, is_own_shortage},
-    server::{Loan, Loans, Share},
+    server::{Loan, Loans, Share, Times},
     tls::{Duplex, Protection},
 };
 // For this crate's program, tests and benches: no part of the interface.

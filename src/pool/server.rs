@@ -2,9 +2,10 @@
 
 use std::{
     error::Error,
+    fmt,
     ops::Deref,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -51,6 +52,17 @@ pub struct Server {
     /// When a session was lost last, in milliseconds since `born` and one more. 0: never.
     lost: AtomicU64,
     loans: Mutex<Weak<Loans>>,
+    /// Who wants to know how long its pings take.
+    pings: OnceLock<Times>,
+}
+
+/// Who takes durations.
+pub(crate) struct Times(pub(crate) Box<dyn Fn(Duration) + Send + Sync>);
+
+impl fmt::Debug for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Times")
+    }
 }
 
 /// A share in a server, for what comes and goes all the time: it is counted with those of the same thread alone.
@@ -160,6 +172,7 @@ impl Server {
             cancels: Semaphore::new(CANCELS),
             lost: AtomicU64::new(0),
             loans: Mutex::default(),
+            pings: OnceLock::new(),
         }
     }
 
@@ -211,6 +224,17 @@ impl Server {
     /// Counts a call that was given up after so long while this server was still at it.
     pub(crate) fn record_late(&self, took: Duration) {
         self.calls.record_late(took);
+    }
+
+    /// A good ping took so long.
+    pub(crate) fn tell_ping(&self, took: Duration) {
+        self.pings.get().into_iter().for_each(|times| times.0(took));
+    }
+
+    /// Has somebody told how long good pings take from now on, if nobody is yet.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn tell_pings_to(&self, times: impl FnOnce() -> Times) {
+        self.pings.get_or_init(times);
     }
 
     /// Whether this fault asks for a ping of this server.

@@ -15,11 +15,13 @@ use super::{
     error::Error,
     lease::Lease,
     line::{Getting, Line},
+    meter::Reason,
     queue::Place,
     settle::Unanswered,
     stop::Stop,
 };
 use crate::{
+    clock,
     health::{Belief, Generation, Need},
     plan::{Candidate, Choice},
     pool::{Backend, Server},
@@ -37,8 +39,8 @@ pin_project! {
         asked: Option<F>,
         #[pin]
         wait: Option<Wait<'a>>,
-        // How it goes on when the case is no common one.
-        rest: Option<Getting<'a, B>>,
+        // How it goes on when the case is no common one, and since when it could not be served at once.
+        rest: Option<(Getting<'a, B>, Instant)>,
     }
 }
 
@@ -46,6 +48,7 @@ pin_project! {
     /// What a request that has to wait looks out for.
     struct Wait<'a> {
         server: &'a Server,
+        since: Instant,
         deadline: Instant,
         #[pin]
         news: Notified<'a>,
@@ -82,7 +85,7 @@ impl<'a, B: Backend, F> Get<'a, B, F> {
     }
 }
 
-impl<B, F> Future for Get<'_, B, F>
+impl<'a, B, F> Future for Get<'a, B, F>
 where
     B: Backend,
     F: Future<Output = Result<B::Connection, B::Error>>,
@@ -91,10 +94,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        if let Some(rest) = this.rest {
-            return rest.as_mut().poll(cx);
-        }
         let (line, router) = (*this.line, *this.router);
+        if let Some(rest) = this.rest {
+            return line.poll_on(rest, cx);
+        }
+        let since = this.wait.as_ref().as_pin_ref().map(|wait| wait.since);
+        let go_on = |rest: &mut Option<_>, next: Getting<'a, B>, cx: &mut Context<'_>| {
+            line.poll_on(rest.insert((next, since.unwrap_or_else(clock::now))), cx)
+        };
         let deadline = this.wait.as_ref().as_pin_ref().map(|wait| wait.deadline);
         let (stop, asked, generation) = match (*this.chosen, this.asked.as_mut().as_pin_mut()) {
             // Until the first poll anything may have happened.
@@ -110,7 +117,8 @@ where
         match asked.poll(cx) {
             // Who did not wait chose it just now. What is matched here is moved once, into its lease.
             Poll::Ready(Ok(connection)) if deadline.is_none() || !is_news(stop.belief()) => {
-                Poll::Ready(Ok(Lease::new(connection, stop.lend(), generation, false)))
+                since.into_iter().for_each(|since| line.has_waited(since));
+                Poll::Ready(Ok(Lease::new(connection, stop.lend(Reason::Own), generation, false)))
             }
             Poll::Ready(Ok(connection)) => {
                 let deadline = deadline.unwrap_or_else(|| line.deadline());
@@ -154,7 +162,7 @@ where
 impl<'a> Wait<'a> {
     fn new(server: &'a Server, deadline: Instant, place: Place<'a>) -> Self {
         let (news, late) = (server.news(), tokio::time::sleep_until(deadline.into()));
-        Self { server, deadline, news, late, unanswered: Unanswered::waiting_for(server), place }
+        Self { server, since: clock::now(), deadline, news, late, unanswered: Unanswered::waiting_for(server), place }
     }
 
     /// It also ends when the server goes behind for a request that `leaves` it then, with this need.
@@ -180,10 +188,21 @@ impl<'a> Wait<'a> {
     }
 }
 
-fn go_on<'a, B: Backend>(
-    rest: &mut Option<Getting<'a, B>>,
-    next: Getting<'a, B>,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Lease<B>, Error>> {
-    rest.insert(next).as_mut().poll(cx)
+impl<B: Backend> Line<B> {
+    /// Polls a request that could not be served at once, and tells how long it took.
+    fn poll_on(
+        &self,
+        (rest, since): &mut (Getting<'_, B>, Instant),
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Lease<B>, Error>> {
+        let polled = rest.as_mut().poll(cx);
+        if let Poll::Ready(Ok(_)) = polled {
+            self.has_waited(*since);
+        }
+        polled
+    }
+
+    fn has_waited(&self, since: Instant) {
+        self.count.waited(clock::now().saturating_duration_since(since));
+    }
 }

@@ -19,6 +19,7 @@ use super::{
     get::Get,
     hedge::Patience,
     lease::Lease,
+    meter::{Call, Count, Reason, Refused},
     queue::Place,
     settle::{Unanswered, prove},
     stop::Stop,
@@ -28,7 +29,7 @@ use crate::{
     config::{AliasName, CallSettings},
     health::{Belief, Generation, Need},
     plan::{Candidate, Chain, Choice, Plan, Route, Table},
-    policy::{Budget, Fault},
+    policy::{Budget, Fault, Outcome},
     pool::{AcquireError, AcquireErrorKind, Backend, Server},
 };
 
@@ -52,6 +53,8 @@ pub(super) struct Line<B> {
     /// Connections that each of its detours keeps open.
     pub(super) min_idle: usize,
     pub(super) table: Arc<ArcSwap<Table>>,
+    /// What has become of its requests and calls.
+    pub(super) count: Arc<Count>,
 }
 
 /// What has given a request nothing, as of which generation, and why.
@@ -117,7 +120,7 @@ impl<B: Backend> Line<B> {
             let first = pin!(std::future::ready(Ok(connection)));
             let found = self.attempt(stop, generation, first, deadline).await;
             match found.and_then(|connection| stop.confirm(self.route.need(), connection).map_err(Miss::Refused)) {
-                Ok(connection) => Ok(Lease::new(connection, stop.lend(), generation, false)),
+                Ok(connection) => Ok(self.lend(connection, stop, generation, false)),
                 Err(Miss::Late) => Err(self.late(stop)),
                 Err(Miss::Refused(refusal)) => {
                     self.get_within(router, Some((stop, generation, refusal)), deadline).await
@@ -221,10 +224,23 @@ impl<B: Backend> Line<B> {
     }
 
     fn lend(&self, connection: B::Connection, stop: &Stop<B>, generation: Generation, detour: bool) -> Lease<B> {
+        let reason = if detour { self.reason() } else { Reason::Own };
         if detour {
             self.count(|server| server.cell.count_detoured());
         }
-        Lease::new(connection, stop.lend(), generation, detour)
+        Lease::new(connection, stop.lend(reason), generation, detour)
+    }
+
+    /// An attempt of a call has ended on this server: answered, or with this outcome.
+    pub(super) fn attempted(&self, server: &Server, call: Call, outcome: Option<Outcome>) {
+        let mut stops = self.route.own().iter().chain(self.route.failover());
+        let stop = stops.find(|stop| stop.server_address() == server.identity());
+        stop.into_iter().for_each(|stop| stop.toll.attempted(call, outcome));
+    }
+
+    /// Why a request is on a detour: what is believed of the first own server.
+    fn reason(&self) -> Reason {
+        self.route.own().first().map_or(Reason::Refused, |stop| Reason::past(stop.belief()))
     }
 
     /// The plan for a call that has failed on some servers: those come last, or not at all. A detour that is full comes after those
@@ -338,25 +354,31 @@ impl<B: Backend> Line<B> {
     /// Why a wait for this server ended: for its own length, or for a deadline around it.
     pub(super) fn late(&self, stop: &Stop<B>) -> Error {
         match Deadline::current().filter(|around| around.left(clock::now()).is_zero()) {
-            Some(around) => Error::late(self.name.clone(), around.within()),
+            Some(around) => {
+                self.count.refused(Refused::Late);
+                Error::late(self.name.clone(), around.within())
+            }
             None => self.overloaded(stop, true),
         }
     }
 
     /// Why a request gets no connection to this server, for which it has `waited`, or has not even done that.
     pub(super) fn overloaded(&self, stop: &Stop<B>, waited: bool) -> Error {
+        self.count.refused(Refused::Overloaded);
         self.count(|server| server.cell.count_refused());
         Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, waited))
     }
 
     /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
     pub(super) fn refuse_write(&self, refusals: Vec<Refusal>) -> Error {
+        self.count.refused(Refused::Unavailable);
         self.count(|server| server.cell.count_refused());
         let plan = self.chain.for_writes().explain(self.name.clone(), &self.table.load(), clock::now());
         Error::unavailable(plan, refusals)
     }
 
     fn nowhere(&self, refusals: Vec<Refusal>) -> Error {
+        self.count.refused(Refused::Unavailable);
         self.count(|server| server.cell.count_refused());
         Error::unavailable(self.explain(), refusals)
     }
@@ -434,6 +456,7 @@ mod tests {
         };
         let (own, failover) = (chain.own.iter().map(stop).collect(), chain.failover.iter().map(stop).collect());
         Arc::new(Line {
+            count: Arc::default(),
             name: alias.name.clone(),
             route: Route::new(chain.need, own, failover, crate::config::Balance::default()),
             chain,

@@ -19,6 +19,9 @@ mod history;
 mod last_good;
 mod lease;
 mod line;
+pub(crate) mod meter;
+#[cfg(feature = "metrics")]
+mod metered;
 mod narrow;
 #[cfg(feature = "once")]
 mod once;
@@ -68,6 +71,7 @@ pub use self::{
 };
 use self::{
     line::Line,
+    meter::Meter,
     topology::{Build, Topology},
 };
 use crate::{
@@ -107,6 +111,8 @@ struct Inner<B: Backend> {
     #[cfg(feature = "history")]
     historian: history::Historian,
     build: Build<B>,
+    #[cfg_attr(not(feature = "metrics"), allow(dead_code, reason = "nobody else asks"))]
+    meter: Arc<Meter>,
     /// One reload at a time.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -190,6 +196,7 @@ impl<B: Backend> Router<B> {
             #[cfg(feature = "history")]
             historian,
             services,
+            meter: Arc::clone(&build.meter),
             build,
             reloading: tokio::sync::Mutex::new(()),
         });

@@ -7,10 +7,12 @@ use std::{
 
 use super::{
     error::Refusal,
+    meter::{Meter, Reason, Toll},
     narrow::Width,
     queue::{Full, Queue},
 };
 use crate::{
+    config::AliasName,
     health::{Belief, Need},
     plan::{Candidate, Narrowed},
     pool::{Backend, Loan, Loans, Server},
@@ -26,6 +28,8 @@ pub(super) struct Stop<B> {
     pub(super) queue: Arc<Queue>,
     /// How much of it may be used.
     pub(super) width: Arc<Width>,
+    /// What is counted of the requests that come here.
+    pub(super) toll: Arc<Toll>,
 }
 
 impl<B> Stop<B> {
@@ -36,12 +40,19 @@ impl<B> Stop<B> {
             pool: Arc::clone(pool),
             queue: Arc::default(),
             width: Arc::default(),
+            toll: Arc::default(),
         }
     }
 
-    /// For a lease of its server.
+    /// The same, as one place on this alias's route: counted so.
+    pub(super) fn metered(self, meter: &Meter, alias: &AliasName) -> Self {
+        Self { toll: meter.toll_of(alias, &self.server.name), ..self }
+    }
+
+    /// For a lease of its server, which goes there for this reason.
     #[inline]
-    pub(super) fn lend(&self) -> Loan {
+    pub(super) fn lend(&self, reason: Reason) -> Loan {
+        self.toll.routed(reason);
         self.loans.lend()
     }
 
@@ -69,7 +80,7 @@ impl<B> Clone for Stop<B> {
     fn clone(&self) -> Self {
         let (queue, width) = (Arc::clone(&self.queue), Arc::clone(&self.width));
         let (server, pool) = (Arc::clone(&self.server), Arc::clone(&self.pool));
-        Self { server, loans: Arc::clone(&self.loans), pool, queue, width }
+        Self { server, loans: Arc::clone(&self.loans), pool, queue, width, toll: Arc::clone(&self.toll) }
     }
 }
 

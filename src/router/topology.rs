@@ -18,6 +18,7 @@ use super::{
     error::Error,
     hedge::Patience,
     line::Line,
+    meter::Meter,
     narrow::Strait,
     stop::Stop,
     tend::{tend_detour, tend_own},
@@ -34,6 +35,7 @@ use crate::{
 /// How the router makes what it stands on.
 pub(super) struct Build<B> {
     pool: Box<dyn Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync>,
+    pub(super) meter: Arc<Meter>,
     /// What takes the place of sockets. Then the monitor is a task among the others, since the time may be virtual.
     #[cfg(feature = "testkit")]
     pub(super) streams: Option<crate::pool::Streams>,
@@ -43,6 +45,7 @@ impl<B> Build<B> {
     pub(super) fn new(pool: impl Fn(PoolSpec) -> Result<B, AcquireError> + Send + Sync + 'static) -> Self {
         Self {
             pool: Box::new(pool),
+            meter: Arc::default(),
             #[cfg(feature = "testkit")]
             streams: None,
         }
@@ -257,8 +260,7 @@ fn sites<'a, B: Backend>(
     });
     servers
         .map(|(alias, declared)| {
-            let address = declared.target.address();
-            let server = Server::new(alias.name.clone(), address, Arc::clone(&shared.bell));
+            let server = Server::new(alias.name.clone(), declared.target.address(), Arc::clone(&shared.bell));
             let server = server.with_outage_errors(config.outage_errors().clone());
             let slow_after = declared.breaker.breaker_slow_after;
             let mut server = server.with_slow_calls(slow_after);
@@ -306,10 +308,10 @@ fn line<B: Backend>(
         names.iter().filter_map(|name| sites.iter().find(|site| site.server.name == *name)).collect()
     };
     let own = named(&chain.own).into_iter();
-    let own = own.map(|site| Stop::new(&site.server, &site.own));
+    let own = own.map(|site| Stop::new(&site.server, &site.own).metered(&build.meter, &alias.name));
     let failover = named(&chain.failover).into_iter().map(|site| {
         let pool = pool(alias, &site.server, &site.dial, Purpose::Detour, build)?;
-        Ok(Stop::new(&site.server, &pool))
+        Ok(Stop::new(&site.server, &pool).metered(&build.meter, &alias.name))
     });
     let balance = match alias.kind {
         AliasKind::Server(_) => Balance::default(),
@@ -317,6 +319,7 @@ fn line<B: Backend>(
     };
     Ok(Line {
         name: alias.name.clone(),
+        count: build.meter.count_of(&alias.name),
         route: Route::new(chain.need, own.collect(), failover.collect::<Result<_, Error>>()?, balance),
         chain,
         acquire_timeout: alias.pool.acquire_timeout,

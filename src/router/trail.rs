@@ -11,6 +11,7 @@ use super::{
     get::Get,
     lease::Lease,
     line::{Getting, Line},
+    meter::Call,
     recall::Recall,
 };
 use crate::{
@@ -129,6 +130,8 @@ impl<'a, B: Backend> Trail<'a, B> {
     pub(super) fn answered(&self, recall: &Recall) {
         let now = clock::now();
         recall.server.record_call(None, now.saturating_duration_since(recall.times.1));
+        self.line.attempted(&recall.server, Call::Read, None);
+        self.line.count.called(Call::Read, None);
         self.line.patience.answered(now.saturating_duration_since(self.begun));
     }
 
@@ -136,6 +139,7 @@ impl<'a, B: Backend> Trail<'a, B> {
     fn record(&mut self, recall: &Recall, outcome: Outcome, cause: Cause) -> Duration {
         let (since, lent) = recall.times;
         let (acquire, work) = (lent.saturating_duration_since(since), clock::now().saturating_duration_since(lent));
+        self.line.attempted(&recall.server, Call::Read, Some(outcome));
         let (server, detour) = (recall.server.name.clone(), recall.detour);
         self.attempts.push(Attempt { server, detour, acquire, work, outcome, cause });
         work
@@ -158,7 +162,9 @@ impl<'a, B: Backend> Trail<'a, B> {
 
     fn end(&mut self, end: End) -> Error {
         let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
-        Error::call(Failure { alias, repeat: Repeat::Harmless, end, attempts, source: self.source.take() })
+        let failure = Failure { alias, repeat: Repeat::Harmless, end, attempts, source: self.source.take() };
+        self.line.count.called(Call::Read, Some(failure.outcome()));
+        Error::call(failure)
     }
 }
 

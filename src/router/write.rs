@@ -17,6 +17,7 @@ use super::{
     fate::Fate,
     lease::Lease,
     line::Line,
+    meter::Call,
     recall::{Recall, Tether, statement_timeout},
     transaction::{Broken, Open, Transaction},
 };
@@ -225,7 +226,9 @@ impl<'a, B: Backend> Course<'a, B> {
 
     /// The attempt that is made now has come to an answer.
     pub(super) fn answered(&mut self) {
+        self.line.count.called(Call::Write, None);
         if let Some(recall) = self.at.take() {
+            self.line.attempted(&recall.server, Call::Write, None);
             recall.server.record_call(None, clock::now().saturating_duration_since(recall.times.1));
         }
     }
@@ -268,6 +271,7 @@ impl<'a, B: Backend> Course<'a, B> {
                 None if late => {}
                 fault => server.record_call(fault.or(Some(Fault::Unknown)), work),
             }
+            self.line.attempted(server, Call::Write, Some(outcome));
             self.attempts.push(Attempt { server: server.name.clone(), detour: false, acquire, work, outcome, cause });
         }
         self.source = source.or(self.source.take());
@@ -295,7 +299,9 @@ impl<'a, B: Backend> Course<'a, B> {
             End::Unserved(error) if self.attempts.is_empty() => error,
             end => {
                 let (alias, attempts) = (self.line.name.clone(), std::mem::take(&mut self.attempts));
-                Error::call(Failure { alias, repeat: self.repeat, end, attempts, source: self.source.take() })
+                let failure = Failure { alias, repeat: self.repeat, end, attempts, source: self.source.take() };
+                self.line.count.called(Call::Write, Some(failure.outcome()));
+                Error::call(failure)
             }
         }
     }

@@ -4,14 +4,22 @@ use std::{
     future::Future,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 
 use pgdetour::{
     Config, Router,
     http::{self, Details, HttpOptions, Listening, Token},
+    metrics,
 };
 
 use crate::{args, exit::Exit, log};
+
+/// How often the histograms are tidied.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Serves until interrupted.
 pub(crate) async fn run(args: &args::Serve, interrupted: impl Future<Output = ()> + Send + 'static) -> Exit {
@@ -43,8 +51,30 @@ async fn start(args: &args::Serve) -> Result<(Listening, axum::Router, Router), 
         .map_err(|error| Exit::Environment.because(&format!("cannot listen on {address}: {error}")))?;
     let router: Router = Router::start(config).await.map_err(|error| Exit::Environment.because(&error))?;
     let at = listening.address().map_err(|error| Exit::Environment.because(&error))?;
+    let options = with_metrics(options, &router).map_err(|error| Exit::Environment.because(&error))?;
     say(at, args);
     Ok((listening, http::router(&router, options), router))
+}
+
+/// What `/metrics` answers: read when it is asked for.
+fn with_metrics(options: HttpOptions, router: &Router) -> Result<HttpOptions, BuildError> {
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    let recorder = PrometheusBuilder::new().set_buckets_for_metric(seconds, &metrics::SECONDS)?.build_recorder();
+    let handle = recorder.handle();
+    let observed = metrics::observe_with(router, Arc::new(recorder));
+    let kept = handle.clone();
+    tokio::spawn(async move {
+        // What the histograms were given is held until somebody asks or this is called.
+        let mut ticks = tokio::time::interval(TIDY);
+        loop {
+            ticks.tick().await;
+            kept.run_upkeep();
+        }
+    });
+    Ok(options.metrics(move || {
+        observed.refresh();
+        handle.render()
+    }))
 }
 
 fn options(args: &args::Serve) -> Result<HttpOptions, Exit> {
