@@ -23,7 +23,7 @@ test: ## all tests with all features (ARGS="--test testkit")
 
 # A table for each bench; at the end all of their rows in one.
 bench: ## the measurements behind the table in the README (ARGS="--bench routing")
-	@mkdir -p target && $(WITH_POSTGRES) && cargo bench --all-features $(or $(ARGS),--bench overhead --bench routing --bench triggers --bench failover --bench load --bench reads --bench writes --bench scale --bench http) > target/bench.txt; \
+	@mkdir -p target && $(WITH_POSTGRES) && cargo bench --all-features $(or $(ARGS),--bench overhead --bench routing --bench triggers --bench metrics --bench failover --bench load --bench reads --bench writes --bench scale --bench http) > target/bench.txt; \
 	status=$$?; awk '/^\|/ && !seen[$$0]++' target/bench.txt; grep -m 1 ' cores (' target/bench.txt; exit $$status
 
 # Optimized, since the callers and not the server would be what takes the time; and it tells how far it is.

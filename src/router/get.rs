@@ -21,7 +21,6 @@ use super::{
     stop::Stop,
 };
 use crate::{
-    clock,
     health::{Belief, Generation, Need},
     plan::{Candidate, Choice},
     pool::{Backend, Server},
@@ -39,8 +38,8 @@ pin_project! {
         asked: Option<F>,
         #[pin]
         wait: Option<Wait<'a>>,
-        // How it goes on when the case is no common one, and since when it could not be served at once.
-        rest: Option<(Getting<'a, B>, Instant)>,
+        // How it goes on when the case is no common one.
+        rest: Option<Rest<'a, B>>,
     }
 }
 
@@ -48,7 +47,7 @@ pin_project! {
     /// What a request that has to wait looks out for.
     struct Wait<'a> {
         server: &'a Server,
-        since: Instant,
+        since: Option<Instant>,
         deadline: Instant,
         #[pin]
         news: Notified<'a>,
@@ -85,7 +84,7 @@ impl<'a, B: Backend, F> Get<'a, B, F> {
     }
 }
 
-impl<'a, B, F> Future for Get<'a, B, F>
+impl<B, F> Future for Get<'_, B, F>
 where
     B: Backend,
     F: Future<Output = Result<B::Connection, B::Error>>,
@@ -98,11 +97,8 @@ where
         if let Some(rest) = this.rest {
             return line.poll_on(rest, cx);
         }
-        let since = this.wait.as_ref().as_pin_ref().map(|wait| wait.since);
-        let go_on = |rest: &mut Option<_>, next: Getting<'a, B>, cx: &mut Context<'_>| {
-            line.poll_on(rest.insert((next, since.unwrap_or_else(clock::now))), cx)
-        };
-        let deadline = this.wait.as_ref().as_pin_ref().map(|wait| wait.deadline);
+        let (since, deadline) = this.wait.as_ref().as_pin_ref().map(|wait| (wait.since, wait.deadline)).unzip();
+        let go_on = |rest: &mut Option<_>, next, cx: &mut Context<'_>| line.go_on(rest, (next, since.flatten()), cx);
         let (stop, asked, generation) = match (*this.chosen, this.asked.as_mut().as_pin_mut()) {
             // Until the first poll anything may have happened.
             (Some((stop, belief)), Some(asked)) if deadline.is_some() || stop.belief() == belief => {
@@ -117,8 +113,7 @@ where
         match asked.poll(cx) {
             // Who did not wait chose it just now. What is matched here is moved once, into its lease.
             Poll::Ready(Ok(connection)) if deadline.is_none() || !is_news(stop.belief()) => {
-                since.into_iter().for_each(|since| line.has_waited(since));
-                Poll::Ready(Ok(Lease::new(connection, stop.lend(Reason::Own), generation, false)))
+                Poll::Ready(Ok(line.serve(connection, (stop, generation), since.flatten())))
             }
             Poll::Ready(Ok(connection)) => {
                 let deadline = deadline.unwrap_or_else(|| line.deadline());
@@ -139,14 +134,13 @@ where
                             _ => go_on(this.rest, line.get_elsewhere(router), cx),
                         };
                     };
-                    this.wait.set(Some(Wait::new(&stop.server, line.deadline(), place)));
+                    this.wait.set(Some(Wait::new(&stop.server, line, place)));
                 }
                 // Who was chosen in spite of it stays.
                 let need = line.route.need();
-                let leaves = this.chosen.is_some_and(|(_, belief)| !belief.is_behind(need));
-                let (wait, leaves) = (this.wait.as_mut().as_pin_mut(), leaves.then_some(need));
-                let wait = wait.map_or(Poll::Pending, |wait| wait.poll(generation, leaves, cx));
-                let Poll::Ready((end, deadline)) = wait else { return Poll::Pending };
+                let leaves = this.chosen.is_some_and(|(_, belief)| !belief.is_behind(need)).then_some(need);
+                let wait = this.wait.as_mut().as_pin_mut().map(|wait| wait.poll(generation, leaves, cx));
+                let Some(Poll::Ready((end, deadline))) = wait else { return Poll::Pending };
                 this.asked.set(None);
                 this.wait.set(None);
                 match end {
@@ -160,9 +154,10 @@ where
 }
 
 impl<'a> Wait<'a> {
-    fn new(server: &'a Server, deadline: Instant, place: Place<'a>) -> Self {
+    fn new<B: Backend>(server: &'a Server, line: &Line<B>, place: Place<'a>) -> Self {
+        let (since, deadline) = (line.count.begin(), line.deadline());
         let (news, late) = (server.news(), tokio::time::sleep_until(deadline.into()));
-        Self { server, since: clock::now(), deadline, news, late, unanswered: Unanswered::waiting_for(server), place }
+        Self { server, since, deadline, news, late, unanswered: Unanswered::waiting_for(server), place }
     }
 
     /// It also ends when the server goes behind for a request that `leaves` it then, with this need.
@@ -188,21 +183,29 @@ impl<'a> Wait<'a> {
     }
 }
 
+/// How a request goes on that could not be served at once, and since when, if somebody wants to know.
+type Rest<'a, B> = (Getting<'a, B>, Option<Instant>);
+
 impl<B: Backend> Line<B> {
-    /// Polls a request that could not be served at once, and tells how long it took.
-    fn poll_on(
-        &self,
-        (rest, since): &mut (Getting<'_, B>, Instant),
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Lease<B>, Error>> {
-        let polled = rest.as_mut().poll(cx);
-        if let Poll::Ready(Ok(_)) = polled {
-            self.has_waited(*since);
-        }
-        polled
+    fn serve(&self, connection: B::Connection, from: (&Stop<B>, Generation), since: Option<Instant>) -> Lease<B> {
+        self.count.waited(since);
+        Lease::new(connection, from.0.lend(Reason::Own), from.1, false)
     }
 
-    fn has_waited(&self, since: Instant) {
-        self.count.waited(clock::now().saturating_duration_since(since));
+    fn go_on<'a>(
+        &self,
+        rest: &mut Option<Rest<'a, B>>,
+        (next, since): Rest<'a, B>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Lease<B>, Error>> {
+        self.poll_on(rest.insert((next, since.or_else(|| self.count.begin()))), cx)
+    }
+
+    fn poll_on(&self, (rest, since): &mut Rest<'_, B>, cx: &mut Context<'_>) -> Poll<Result<Lease<B>, Error>> {
+        let polled = rest.as_mut().poll(cx);
+        if let Poll::Ready(Ok(_)) = polled {
+            self.count.waited(*since);
+        }
+        polled
     }
 }

@@ -19,7 +19,7 @@ use super::{
     get::Get,
     hedge::Patience,
     lease::Lease,
-    meter::{Call, Count, Reason, Refused},
+    meter::{Count, Reason},
     queue::Place,
     settle::{Unanswered, prove},
     stop::Stop,
@@ -29,7 +29,7 @@ use crate::{
     config::{AliasName, CallSettings},
     health::{Belief, Generation, Need},
     plan::{Candidate, Chain, Choice, Plan, Route, Table},
-    policy::{Budget, Fault, Outcome},
+    policy::{Budget, Fault},
     pool::{AcquireError, AcquireErrorKind, Backend, Server},
 };
 
@@ -231,18 +231,6 @@ impl<B: Backend> Line<B> {
         Lease::new(connection, stop.lend(reason), generation, detour)
     }
 
-    /// An attempt of a call has ended on this server: answered, or with this outcome.
-    pub(super) fn attempted(&self, server: &Server, call: Call, outcome: Option<Outcome>) {
-        let mut stops = self.route.own().iter().chain(self.route.failover());
-        let stop = stops.find(|stop| stop.server_address() == server.identity());
-        stop.into_iter().for_each(|stop| stop.toll.attempted(call, outcome));
-    }
-
-    /// Why a request is on a detour: what is believed of the first own server.
-    fn reason(&self) -> Reason {
-        self.route.own().first().map_or(Reason::Refused, |stop| Reason::past(stop.belief()))
-    }
-
     /// The plan for a call that has failed on some servers: those come last, or not at all. A detour that is full comes after those
     /// that are not, and is waited for where there is nothing better. What was tried, and has not turned since, is left out.
     fn ladder(&self, failed: &[usize], strictly: bool, tried: &[(usize, Generation)]) -> Vec<Choice<'_, Stop<B>>> {
@@ -351,38 +339,6 @@ impl<B: Backend> Line<B> {
         Deadline::current().map_or(own, |around| own.min(around.at()))
     }
 
-    /// Why a wait for this server ended: for its own length, or for a deadline around it.
-    pub(super) fn late(&self, stop: &Stop<B>) -> Error {
-        match Deadline::current().filter(|around| around.left(clock::now()).is_zero()) {
-            Some(around) => {
-                self.count.refused(Refused::Late);
-                Error::late(self.name.clone(), around.within())
-            }
-            None => self.overloaded(stop, true),
-        }
-    }
-
-    /// Why a request gets no connection to this server, for which it has `waited`, or has not even done that.
-    pub(super) fn overloaded(&self, stop: &Stop<B>, waited: bool) -> Error {
-        self.count.refused(Refused::Overloaded);
-        self.count(|server| server.cell.count_refused());
-        Error::overloaded(self.name.clone(), &stop.server, stop.full(self.acquire_timeout, waited))
-    }
-
-    /// Why a write has nowhere to go: with reads of the same cluster served, it is read-only for the time being.
-    pub(super) fn refuse_write(&self, refusals: Vec<Refusal>) -> Error {
-        self.count.refused(Refused::Unavailable);
-        self.count(|server| server.cell.count_refused());
-        let plan = self.chain.for_writes().explain(self.name.clone(), &self.table.load(), clock::now());
-        Error::unavailable(plan, refusals)
-    }
-
-    fn nowhere(&self, refusals: Vec<Refusal>) -> Error {
-        self.count.refused(Refused::Unavailable);
-        self.count(|server| server.cell.count_refused());
-        Error::unavailable(self.explain(), refusals)
-    }
-
     /// Where a request would go now, and why.
     pub(super) fn explain(&self) -> Plan {
         let mut plan = self.chain.explain(self.name.clone(), &self.table.load(), clock::now());
@@ -399,7 +355,7 @@ impl<B: Backend> Line<B> {
     }
 
     /// Counts for those of the alias's own servers that are out.
-    fn count(&self, count: impl Fn(&Server)) {
+    pub(super) fn count(&self, count: impl Fn(&Server)) {
         let own = self.route.own();
         let out = own.iter().filter(|stop| own.len() == 1 || !stop.belief().serves(self.route.need()));
         out.for_each(|stop| count(&stop.server));

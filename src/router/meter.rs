@@ -9,14 +9,17 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::Instant,
 };
 
+use super::line::Line;
 use crate::{
+    clock,
     config::AliasName,
     health::{Belief, State},
+    plan::Candidate,
     policy::Outcome,
-    pool::Times,
+    pool::{Backend, Server, Times},
     striped::{Alone, Striped},
 };
 
@@ -208,8 +211,14 @@ impl Count {
     }
 
     /// A request that could not be served at once got its connection after so long.
-    pub(super) fn waited(&self, took: Duration) {
-        self.waits.get().into_iter().for_each(|times| times.0(took));
+    pub(super) fn waited(&self, since: Option<Instant>) {
+        let wanted = self.waits.get().zip(since);
+        wanted.into_iter().for_each(|(times, since)| times.0(clock::now().saturating_duration_since(since)));
+    }
+
+    /// The moment at which a request could not be served at once, if somebody wants to know.
+    pub(super) fn begin(&self) -> Option<Instant> {
+        self.waits.get().map(|_| clock::now())
     }
 
     #[cfg(feature = "metrics")]
@@ -276,5 +285,18 @@ fn ends(
 impl fmt::Debug for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Count").field("refused", &self.refused).field("calls", &self.calls).finish_non_exhaustive()
+    }
+}
+impl<B: Backend> Line<B> {
+    /// An attempt of a call has ended on this server: answered, or with this outcome.
+    pub(super) fn attempted(&self, server: &Server, call: Call, outcome: Option<Outcome>) {
+        let mut stops = self.route.own().iter().chain(self.route.failover());
+        let stop = stops.find(|stop| stop.server_address() == server.identity());
+        stop.into_iter().for_each(|stop| stop.toll.attempted(call, outcome));
+    }
+
+    /// Why a request is on a detour: what is believed of the first own server.
+    pub(super) fn reason(&self) -> Reason {
+        self.route.own().first().map_or(Reason::Refused, |stop| Reason::past(stop.belief()))
     }
 }

@@ -28,6 +28,7 @@ mod once;
 mod queue;
 mod read;
 mod recall;
+mod refusal;
 mod services;
 mod settle;
 mod status;
