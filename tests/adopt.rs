@@ -56,6 +56,11 @@ programs! {
     bb8_before: "bb8/before" at "../examples/adopt/bb8/before.rs",
     bb8_after: "bb8/after" at "../examples/adopt/bb8/after.rs",
     bb8_read: "bb8/read" at "../examples/adopt/bb8/read.rs",
+    sqlx_before: "sqlx/before" at "../examples/adopt/sqlx/before.rs",
+    sqlx_after: "sqlx/after" at "../examples/adopt/sqlx/after.rs",
+    sqlx_read: "sqlx/read" at "../examples/adopt/sqlx/read.rs",
+    axum_before: "axum/before" at "../examples/adopt/axum/before.rs",
+    axum_after: "axum/after" at "../examples/adopt/axum/after.rs",
     diesel_before: "diesel-async/before" at "../examples/adopt/diesel-async/before.rs",
     diesel_after: "diesel-async/after" at "../examples/adopt/diesel-async/after.rs",
     diesel_read: "diesel-async/read" at "../examples/adopt/diesel-async/read.rs",
@@ -141,7 +146,7 @@ async fn until_listed(service: &Running, wanted: impl Fn(&Result<String, String>
 /// Goes through a guide: the program as it was, after the move, and with the read that survives its server.
 async fn follow(stack: &'static str) -> Tested {
     let guide = Guide::of(stack)?;
-    guide.shows(&["before", "after", "read"])?;
+    guide.shows_few(&["before", "after", "read"])?;
     let (configuration, cluster) = (guide.configuration()?, pair().await?);
     let start = async |program| Running::start(&format!("{stack}/{program}"), &cluster, &configuration).await;
 
@@ -184,4 +189,39 @@ async fn a_bb8_service_moves_by_its_guide_and_reads_on_without_its_replica() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_diesel_async_service_moves_by_its_guide_and_reads_on_without_its_replica() -> Tested {
     follow("diesel-async").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlx_service_moves_by_its_guide_and_reads_on_without_its_replica() -> Tested {
+    follow("sqlx").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_axum_service_tells_its_clients_when_to_come_back() -> Tested {
+    let guide = Guide::of("axum")?;
+    guide.shows(&["before", "after"])?;
+    let (configuration, cluster) = (guide.configuration()?, pair().await?);
+    let service = Running::start("axum/after", &cluster, &configuration).await?;
+    service.place("a pear").await?;
+    until_listed(&service, |page| page.as_ref().is_ok_and(|page| page == "two apples\na pear")).await?;
+
+    cluster.primary().kill().await?;
+    service.says("outage opened").await?;
+    let refused = service.place("a plum").await.expect_err("there is no primary");
+    assert!(refused.contains(" 503 ") && refused.contains("retry-after: "), "{refused}");
+    assert!(refused.contains("orders can be read but not placed now"), "{refused}");
+    assert!(!refused.contains("127.0.0.1"), "it names a server: {refused}");
+    assert_eq!(service.list().await?, "two apples\na pear");
+
+    cluster.replica(0).kill().await?;
+    let down = |page: &Result<String, String>| page.as_ref().is_err_and(|page| page.contains("come back later"));
+    until_listed(&service, down).await?;
+    let page = service.list().await.expect_err("both are out");
+    assert!(page.contains(" 503 ") && page.contains("retry-after: "), "{page}");
+
+    cluster.primary().start().await?;
+    cluster.replica(0).start().await?;
+    until_listed(&service, Result::is_ok).await?;
+    timeout(SOON, async { while service.place("a plum").await.is_err() {} }).await?;
+    Ok(())
 }

@@ -1,6 +1,6 @@
-//! Every back end gives the same verdicts: one suite, run over deadpool and over bb8.
+//! Every back end gives the same verdicts: one suite, run over deadpool, over bb8 and, but for what needs a tap, over sqlx.
 
-#![cfg(all(feature = "deadpool", feature = "bb8", feature = "testkit"))]
+#![cfg(all(feature = "deadpool", feature = "bb8", feature = "sqlx", feature = "testkit"))]
 
 use std::{
     error::Error,
@@ -18,12 +18,12 @@ use pgdetour::{
     policy::{Fault, Network},
     pool::{
         AcquireError, AcquireErrorKind, Backend, Bb8Postgres, Condition, Connector, DeadpoolPostgres, Dial, FromSpec,
-        PoolSpec, Server,
+        PoolSpec, Server, Sqlx, SqlxSession,
     },
     testkit::Cluster,
 };
+use sqlx::{Connection as _, Executor as _};
 use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::JoinSet, time::timeout};
-use tokio_postgres::Client;
 
 type Tested = Result<(), Box<dyn Error>>;
 
@@ -31,21 +31,13 @@ type Tested = Result<(), Box<dyn Error>>;
 const SOON: Duration = Duration::from_secs(20);
 
 /// A back end under test.
-trait Subject: FromSpec + Backend<Connection: Sync> {
-    fn client(connection: &Self::Connection) -> &Client;
-}
+trait Subject: FromSpec + Backend<Connection: Sync> {}
 
-impl Subject for DeadpoolPostgres {
-    fn client(connection: &Self::Connection) -> &Client {
-        connection
-    }
-}
+impl Subject for DeadpoolPostgres {}
 
-impl Subject for Bb8Postgres {
-    fn client(connection: &Self::Connection) -> &Client {
-        connection
-    }
-}
+impl Subject for Bb8Postgres {}
+
+impl Subject for Sqlx {}
 
 /// A pool, and the server it connects to as the router knows it.
 struct Bench<B> {
@@ -117,8 +109,14 @@ impl<B: Subject> Bench<B> {
     }
 }
 
-async fn pid<B: Subject>(connection: &B::Connection) -> Result<i32, tokio_postgres::Error> {
-    Ok(B::client(connection).query_one("SELECT pg_backend_pid()", &[]).await?.get(0))
+/// The first column of the first row, if there is one.
+async fn ask<B: Subject>(connection: &B::Connection, sql: &str) -> Result<String, String> {
+    let row = B::execute(connection, sql).await.map_err(|error| error.to_string())?;
+    Ok(row.into_iter().flatten().next().unwrap_or_default())
+}
+
+async fn pid<B: Subject>(connection: &B::Connection) -> Result<String, String> {
+    ask::<B>(connection, "SELECT pg_backend_pid()").await
 }
 
 /// Waits for the end of a connection that was told to end.
@@ -378,13 +376,13 @@ async fn an_open_transaction_is_seen_when_a_connection_comes_back<B: Subject>() 
     let bench = Bench::<B>::over(&cluster, 2)?;
     let connection = bench.acquire().await?;
     assert_eq!(timeout(SOON, B::settled(&connection)).await?, Condition::Clean);
-    B::client(&connection).batch_execute("BEGIN").await?;
+    ask::<B>(&connection, "BEGIN").await?;
     assert_eq!(timeout(SOON, B::settled(&connection)).await?, Condition::Dirty);
-    B::client(&connection).batch_execute("ROLLBACK").await?;
+    ask::<B>(&connection, "ROLLBACK").await?;
     assert_eq!(timeout(SOON, B::settled(&connection)).await?, Condition::Clean);
     // Another connection, and the first one lent again, each have a condition of their own.
     let other = bench.acquire().await?;
-    B::client(&other).batch_execute("BEGIN").await?;
+    ask::<B>(&other, "BEGIN").await?;
     drop(connection);
     let again = bench.acquire().await?;
     assert_eq!(timeout(SOON, B::settled(&again)).await?, Condition::Clean);
@@ -418,9 +416,70 @@ async fn warming_tells_why_it_failed<B: Subject>() -> Tested {
     Ok(())
 }
 
+/// How a transaction is left open over sqlx.
+#[derive(Debug, Clone, Copy)]
+enum Left {
+    Begun,
+    Text,
+    Several,
+    Failed,
+    Driver,
+    Forgotten,
+}
+
+async fn leave(session: &mut SqlxSession, how: Left) -> Result<(), sqlx::Error> {
+    match how {
+        Left::Begun => sqlx::query("BEGIN").execute(session).await.map(drop),
+        Left::Text => session.execute("start transaction").await.map(drop),
+        Left::Several => sqlx::raw_sql("SELECT 1; BEGIN; SELECT 2").execute(session).await.map(drop),
+        Left::Failed => {
+            session.execute("BEGIN").await?;
+            session.execute("SELECT 1 / 0").await.expect_err("it divides by nought");
+            Ok(())
+        }
+        Left::Driver => session.connection().execute("BEGIN").await.map(drop),
+        Left::Forgotten => {
+            std::mem::forget(session.connection().begin().await?);
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_sqlx_a_transaction_that_was_left_open_is_seen_and_rolled_back() -> Tested {
+    let cluster = Cluster::start(0).await?;
+    let bench = Bench::<Sqlx>::over(&cluster, 1)?;
+    let observer = cluster.primary().connect().await?;
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+    for how in [Left::Begun, Left::Text, Left::Several, Left::Failed, Left::Driver, Left::Forgotten] {
+        let mut lent = bench.acquire().await?;
+        let known = pid::<Sqlx>(&lent).await?;
+        leave(&mut lent, how).await?;
+        assert_eq!(observer.query_one(open, &[]).await?.get::<_, i64>(0), 1, "{how:?}");
+        assert_eq!(Sqlx::condition(&lent), Condition::Busy, "{how:?}");
+        assert_eq!(timeout(SOON, Sqlx::settled(&lent)).await?, Condition::Unknown, "{how:?}");
+        assert_eq!(observer.query_one(open, &[]).await?.get::<_, i64>(0), 0, "{how:?}");
+        assert_eq!(pid::<Sqlx>(&lent).await?, known);
+        assert_eq!(Sqlx::condition(&lent), Condition::Unknown, "{how:?}");
+    }
+    Ok(())
+}
+
 macro_rules! conformance {
-    ($($claim:ident,)*) => {
+    ($($claim:ident,)*; with a tap: $($tapped:ident,)*) => {
+        mod over_sqlx {
+            $(#[tokio::test]
+            async fn $claim() -> super::Tested {
+                super::$claim::<super::Sqlx>().await
+            })*
+        }
+
         mod deadpool {
+            $(#[tokio::test]
+            async fn $tapped() -> super::Tested {
+                super::$tapped::<super::DeadpoolPostgres>().await
+            })*
+
             $(#[tokio::test]
             async fn $claim() -> super::Tested {
                 super::$claim::<super::DeadpoolPostgres>().await
@@ -428,6 +487,11 @@ macro_rules! conformance {
         }
 
         mod bb8 {
+            $(#[tokio::test]
+            async fn $tapped() -> super::Tested {
+                super::$tapped::<super::Bb8Postgres>().await
+            })*
+
             $(#[tokio::test]
             async fn $claim() -> super::Tested {
                 super::$claim::<super::Bb8Postgres>().await
@@ -445,14 +509,15 @@ conformance![
     a_hung_connect_ends_at_its_timeout,
     a_refused_login_is_reported_with_its_code,
     verify_fails_on_a_dead_connection_which_is_then_closed,
-    dead_idle_connections_are_not_lent,
     discard_makes_room_and_closes,
     evict_closes_idle_connections_and_leaves_lent_ones,
     an_idle_connection_that_is_too_old_is_closed_where_it_waits_and_a_young_one_stays,
     a_closed_pool_lends_nothing_more,
-    a_cut_ends_lent_and_idle_connections,
     no_connect_is_tried_while_the_server_is_down,
-    an_open_transaction_is_seen_when_a_connection_comes_back,
     warming_opens_connections_and_keeps_none,
     warming_tells_why_it_failed,
+    ; with a tap:
+    a_cut_ends_lent_and_idle_connections,
+    dead_idle_connections_are_not_lent,
+    an_open_transaction_is_seen_when_a_connection_comes_back,
 ];

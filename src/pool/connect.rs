@@ -202,6 +202,50 @@ impl Connector {
         }
     }
 
+    /// Where it connects to, for a driver that dials by itself.
+    #[cfg(feature = "sqlx")]
+    pub(super) fn target(&self) -> &crate::config::Target {
+        self.inner.dial.target()
+    }
+
+    /// Has another driver connect by `dial`, on the terms of [`Self::connect`].
+    ///
+    /// Cancel safety: dropping the future drops `dial`.
+    #[cfg(feature = "sqlx")]
+    pub(super) async fn connect_by<T: Send + 'static>(
+        &self,
+        dial: impl Future<Output = T> + Send + 'static,
+    ) -> Result<(T, Admitted), ConnectFailure> {
+        Self::unless_barred().await;
+        let (inner, server) = (Arc::clone(&self.inner), Arc::clone(&self.inner.server));
+        let (belief, cuts) = (server.cell.belief(), server.cuts());
+        if cuts.value().closed {
+            return Err(ConnectFailure::Closed);
+        }
+        if !belief.admits() {
+            return Err(ConnectFailure::NotAdmitted);
+        }
+        let generation = belief.generation();
+        let mut attempt = Attempt(self.inner.runtime.spawn(async move {
+            let made = tokio::select! {
+                biased;
+                made = inner.in_turn(dial) => made?,
+                cut = cuts.wait_for(|cut| cut.ends(generation)) => {
+                    return Err(if cut.closed { ConnectFailure::Closed } else { ConnectFailure::NotAdmitted });
+                }
+            };
+            let (lifetime, reset) = (inner.terms.lifetime(fastrand::f64()), inner.terms.reset);
+            Ok((made, Admitted { server, generation, cuts, lifetime, reset }))
+        }));
+        match (&mut attempt.0).await {
+            Ok(made) => made,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(ConnectFailure::Closed),
+            },
+        }
+    }
+
     /// What cancels the statement that runs on `client`, which this connector has made.
     #[must_use]
     pub fn cancel_token(&self, client: &Client) -> CancelToken {
@@ -231,6 +275,20 @@ impl Inner {
         }
     }
 
+    /// The same for a connection of another driver.
+    #[cfg(feature = "sqlx")]
+    async fn in_turn<T>(&self, dial: impl Future<Output = T>) -> Result<T, ConnectFailure> {
+        let after = self.connect_timeout;
+        let deadline = clock::now() + after;
+        let Ok(_turn) = timeout(after, self.server.gate.turn(self.terms.climb.as_ref())).await else {
+            return Err(ConnectFailure::Crowded { after });
+        };
+        let left = deadline.saturating_duration_since(clock::now());
+        let late =
+            if left < after / 2 { ConnectFailure::Crowded { after } } else { ConnectFailure::TimedOut { after } };
+        timeout(left, dial).await.map_err(|_| late)
+    }
+
     /// Dials when it is its turn. Silence that is shorter than half of `connect_timeout` says nothing about the server.
     async fn dial_in_turn(&self) -> Result<Result<Dialed, ConnectFailure>, Error> {
         let after = self.connect_timeout;
@@ -250,10 +308,20 @@ impl Inner {
     }
 }
 
-/// A connect under way; it is given up when nobody waits for it.
-struct Attempt(JoinHandle<Result<Connected, Error>>);
+/// What a session knows of the server that admitted it.
+#[cfg(feature = "sqlx")]
+pub(super) struct Admitted {
+    pub(super) server: Arc<Server>,
+    pub(super) generation: Generation,
+    pub(super) cuts: Reader<Cut>,
+    pub(super) lifetime: Option<Duration>,
+    pub(super) reset: SessionReset,
+}
 
-impl Drop for Attempt {
+/// A connect under way; it is given up when nobody waits for it.
+struct Attempt<T>(JoinHandle<T>);
+
+impl<T> Drop for Attempt<T> {
     fn drop(&mut self) {
         self.0.abort();
     }

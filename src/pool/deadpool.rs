@@ -105,6 +105,10 @@ where
         P::tap(connection)
     }
 
+    fn settled(connection: &Self::Connection) -> impl Future<Output = Condition> + Send {
+        P::settled(connection)
+    }
+
     fn execute(
         connection: &Self::Connection,
         sql: &str,

@@ -35,6 +35,9 @@ pub struct Dial {
 }
 
 struct Inner {
+    /// As it was asked for.
+    #[cfg(feature = "sqlx")]
+    target: Target,
     postgres: tokio_postgres::Config,
     security: Security,
     #[cfg(unix)]
@@ -82,6 +85,8 @@ impl Dial {
         let local = Local::of(&postgres);
         Ok(Self {
             inner: Arc::new(Inner {
+                #[cfg(feature = "sqlx")]
+                target: target.clone(),
                 postgres,
                 security,
                 #[cfg(unix)]
@@ -99,10 +104,16 @@ impl Dial {
         let mut postgres = target.postgres.clone();
         through_the_tap(&mut postgres);
         let (security, streams, address) = (Security::Plain, Some(streams), target.address());
-        #[cfg(unix)]
-        let inner = Inner { postgres, security, local: None, streams, address };
-        #[cfg(not(unix))]
-        let inner = Inner { postgres, security, streams, address };
+        let inner = Inner {
+            #[cfg(feature = "sqlx")]
+            target: target.clone(),
+            postgres,
+            security,
+            #[cfg(unix)]
+            local: None,
+            streams,
+            address,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -120,6 +131,12 @@ impl Dial {
             Ok(connected) => connected,
             Err(_) => Err(ConnectFailure::TimedOut { after: within }.into_driver_error().await),
         }
+    }
+
+    /// What it was built from.
+    #[cfg(feature = "sqlx")]
+    pub(super) fn target(&self) -> &Target {
+        &self.inner.target
     }
 
     /// What cancels the statement that runs on a connection made by this dial.

@@ -37,6 +37,13 @@ impl Fault {
             if let Some(fault) = in_diesel(error) {
                 return fault;
             }
+            #[cfg(feature = "sqlx")]
+            if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+                return in_sqlx(error);
+            }
+            if let Some(failure) = error.downcast_ref::<ConnectFailure>() {
+                return Self::of_connect(*failure);
+            }
             if error.is::<TlsError>() {
                 return Self::Tls;
             }
@@ -45,6 +52,15 @@ impl Fault {
             }
         }
         Self::Unknown
+    }
+
+    fn of_connect(failure: ConnectFailure) -> Self {
+        match failure {
+            ConnectFailure::TimedOut { .. } => Self::Late,
+            ConnectFailure::Crowded { .. } => Self::PoolFull,
+            ConnectFailure::NotAdmitted => Self::NotAdmitted,
+            ConnectFailure::Closed => Self::PoolClosed,
+        }
     }
 }
 
@@ -63,6 +79,10 @@ pub(crate) fn cause_of(error: &(dyn Error + 'static), ending: Option<&str>) -> C
         if let Some(error) = error.downcast_ref::<DbError>() {
             return cause_reported(error);
         }
+        #[cfg(feature = "sqlx")]
+        if let Some(error) = error.downcast_ref::<sqlx::Error>() {
+            return cause_in_sqlx(error);
+        }
         #[cfg(feature = "diesel")]
         if let Some(fault) = in_diesel(error) {
             return match (fault, ending) {
@@ -72,7 +92,11 @@ pub(crate) fn cause_of(error: &(dyn Error + 'static), ending: Option<&str>) -> C
                 _ => Cause::new("an error of the driver's"),
             };
         }
-        if error.is::<AcquireError>() || error.is::<TlsError>() || error.is::<io::Error>() {
+        if error.is::<AcquireError>()
+            || error.is::<ConnectFailure>()
+            || error.is::<TlsError>()
+            || error.is::<io::Error>()
+        {
             return Cause::of(error);
         }
     }
@@ -88,12 +112,8 @@ fn driver(error: &tokio_postgres::Error) -> Fault {
     if let Some(error) = error.as_db_error() {
         return reported(error);
     }
-    match ConnectFailure::under(error) {
-        Some(ConnectFailure::TimedOut { .. }) => return Fault::Late,
-        Some(ConnectFailure::Crowded { .. }) => return Fault::PoolFull,
-        Some(ConnectFailure::NotAdmitted) => return Fault::NotAdmitted,
-        Some(ConnectFailure::Closed) => return Fault::PoolClosed,
-        None => {}
+    if let Some(failure) = ConnectFailure::under(error) {
+        return Fault::of_connect(failure);
     }
     let socket = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     match (error.to_string().as_str(), socket) {
@@ -125,13 +145,18 @@ fn reported(error: &DbError) -> Fault {
         // A proxy may leave the untranslated severity out; what it invents itself is in English.
         None => matches!(error.severity(), "FATAL" | "PANIC"),
     };
+    told(error.code().code(), ends_session, error.routine())
+}
+
+/// By the code, whether the session has ended with it, and the place in the server that reports it.
+fn told(code: &str, ends_session: bool, routine: Option<&str>) -> Fault {
     // The text of a conflict is translated, the place in the server that reports it is not.
-    let by_replay = matches!(error.routine(), Some("ProcessInterrupts" | "ProcessRecoveryConflictInterrupt"));
-    if *error.code() == SqlState::T_R_SERIALIZATION_FAILURE && by_replay {
+    let by_replay = matches!(routine, Some("ProcessInterrupts" | "ProcessRecoveryConflictInterrupt"));
+    if code == SqlState::T_R_SERIALIZATION_FAILURE.code() && by_replay {
         return Fault::Replay;
     }
-    if *error.code() == SqlState::FEATURE_NOT_SUPPORTED {
-        match error.routine() {
+    if code == SqlState::FEATURE_NOT_SUPPORTED.code() {
+        match routine {
             Some("RevalidateCachedQuery") => return Fault::StalePlan,
             Some("GetSerializableTransactionSnapshot" | "call_bool_check_hook" | "call_enum_check_hook") => {
                 return Fault::NotOnReplica;
@@ -139,7 +164,7 @@ fn reported(error: &DbError) -> Fault {
             Some(_) | None => {}
         }
     }
-    match Sqlstate::parse(error.code().code()) {
+    match Sqlstate::parse(code) {
         Some(sqlstate) => {
             let severity = if ends_session { Severity::Fatal } else { Severity::Error };
             Fault::Reported { sqlstate, severity }
@@ -166,6 +191,55 @@ fn in_diesel(error: &(dyn Error + 'static)) -> Option<Fault> {
         _ => return None,
     };
     Sqlstate::parse(code).map(|sqlstate| Fault::Reported { sqlstate, severity: Severity::Error })
+}
+
+/// sqlx says of a broken socket no more than of a connect that failed.
+#[cfg(feature = "sqlx")]
+fn in_sqlx(error: &sqlx::Error) -> Fault {
+    use io::ErrorKind as Kind;
+    use sqlx::Error as Told;
+    match error {
+        Told::Database(error) => match error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
+            Some(error) => {
+                let fatal =
+                    matches!(error.severity(), sqlx::postgres::PgSeverity::Fatal | sqlx::postgres::PgSeverity::Panic);
+                told(error.code(), fatal, error.routine())
+            }
+            None => Fault::Unknown,
+        },
+        Told::Io(error) => match error.get_ref().map_or(Fault::Unknown, |inner| Fault::of(inner)) {
+            Fault::Unknown => match error.kind() {
+                Kind::UnexpectedEof => Fault::Closed,
+                Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe | Kind::TimedOut => {
+                    in_session(error)
+                }
+                _ => connecting(error),
+            },
+            // The router's own, where an alias stands for a pool.
+            fault => fault,
+        },
+        Told::Tls(_) => Fault::Tls,
+        Told::Protocol(_) => Fault::Garbled,
+        Told::Configuration(_) => Fault::Settings,
+        Told::PoolTimedOut => Fault::PoolFull,
+        Told::PoolClosed => Fault::PoolClosed,
+        Told::WorkerCrashed => Fault::Closed,
+        _ => Fault::Misuse,
+    }
+}
+
+/// What the server reports by its code alone, and of what sqlx finds no more than the kind: its text may hold values.
+#[cfg(feature = "sqlx")]
+fn cause_in_sqlx(error: &sqlx::Error) -> Cause {
+    use sqlx::{Error as Told, postgres::PgDatabaseError};
+    match error {
+        Told::Database(error) => match error.try_downcast_ref::<PgDatabaseError>() {
+            Some(error) => Cause::new(format!("{:?} {}", error.severity(), error.code()).to_uppercase()),
+            None => Cause::new("an error of the server's"),
+        },
+        Told::Io(_) | Told::Tls(_) => Cause::of(error),
+        _ => Cause::new("an error of sqlx's"),
+    }
 }
 
 fn connecting(error: &io::Error) -> Fault {

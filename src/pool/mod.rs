@@ -20,6 +20,8 @@ mod posted;
 mod probe;
 mod server;
 mod session;
+#[cfg(feature = "sqlx")]
+mod sqlx;
 #[cfg(feature = "testkit")]
 mod streams;
 mod tap;
@@ -51,6 +53,8 @@ pub use self::diesel::DeadpoolDiesel;
 pub use self::diesel::{DieselSession, ManageDiesel};
 #[cfg(not(any(feature = "bb8", feature = "deadpool")))]
 pub use self::none::NoBackend;
+#[cfg(feature = "sqlx")]
+pub use self::sqlx::{ManageSqlx, Sqlx, SqlxSession};
 pub use self::{
     condition::{Condition, Ending, Transaction},
     connect::{ConnectFailure, Connected, Connector},

@@ -52,6 +52,22 @@ pub trait Probe<C>: 'static {
         None
     }
 
+    /// Waits until nothing is under way on a busy connection any more, as [`Backend::settled`](super::Backend::settled) does. By default the
+    /// tap is asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Must be cancel safe: the router bounds it.
+    fn settled(connection: &C) -> impl Future<Output = Condition> + Send {
+        let (tap, condition) = (Self::tap(connection), Self::condition(connection));
+        async move {
+            match tap {
+                Some(tap) => tap.settled().await,
+                None => condition,
+            }
+        }
+    }
+
     /// Runs SQL as one simple query, as [`Backend::execute`](super::Backend::execute) does. By default it cannot; then
     /// [`Alias::write`](crate::Alias::write) refuses.
     ///

@@ -31,6 +31,8 @@ mod recall;
 mod refusal;
 mod services;
 mod settle;
+#[cfg(feature = "sqlx")]
+mod sqlx;
 mod status;
 mod stop;
 mod switch;
@@ -57,6 +59,8 @@ use arc_swap::ArcSwap;
 pub use self::fallback::{Fallback, Served};
 #[cfg(feature = "cache")]
 use self::last_good::LastGood;
+#[cfg(feature = "sqlx")]
+pub use self::sqlx::{SqlxTransaction, lease_error};
 #[cfg(feature = "tracing-layer")]
 pub(crate) use self::trigger::Reporter;
 pub use self::{

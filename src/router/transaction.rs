@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    ops::Deref,
+    ops::{Deref, DerefMut},
     pin::pin,
     task::Poll,
     time::Duration,
@@ -52,6 +52,12 @@ impl<B: Backend> Deref for Transaction<B> {
 
     fn deref(&self) -> &B::Connection {
         self.lease()
+    }
+}
+
+impl<B: Backend> DerefMut for Transaction<B> {
+    fn deref_mut(&mut self) -> &mut B::Connection {
+        self.lease.as_mut().expect("the lease is there until the transaction is dropped")
     }
 }
 

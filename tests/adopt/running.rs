@@ -118,7 +118,7 @@ impl Said {
     }
 }
 
-/// The body of a good answer, or the status line and body of a bad one.
+/// The body of a good answer, or the head and body of a bad one.
 async fn ask(address: SocketAddr, request: String) -> Tested<Result<String, String>> {
     let exchange = async {
         let mut socket = TcpStream::connect(address).await?;
@@ -131,5 +131,5 @@ async fn ask(address: SocketAddr, request: String) -> Tested<Result<String, Stri
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
     let status = head.lines().next().unwrap_or_default();
     let good = status.split(' ').nth(1).is_some_and(|code| code.starts_with('2'));
-    Ok(if good { Ok(body.to_owned()) } else { Err(format!("{status}: {body}")) })
+    Ok(if good { Ok(body.to_owned()) } else { Err(format!("{head}: {body}")) })
 }
