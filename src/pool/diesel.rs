@@ -13,8 +13,10 @@ use tokio::task::JoinHandle;
 
 #[cfg(feature = "bb8")]
 use super::Bb8;
+#[cfg(any(feature = "deadpool", feature = "bb8"))]
+use super::{AcquireError, FromSpec, PoolSpec};
 #[cfg(feature = "deadpool")]
-use super::{AcquireError, AcquireErrorKind, Deadpool, FromSpec, PoolSpec};
+use super::{AcquireErrorKind, Deadpool};
 use super::{Condition, Connected, Connector, Driver, Probe, Tap};
 
 /// The back end over `deadpool` for diesel-async: a lease is passed to a query as a pool's object is, `&mut lease`.
