@@ -1,5 +1,5 @@
 //! What do numbers say of it over time? Everything a router knows of itself, for the recorder that the application has for the
-//! [`metrics`](::metrics) facade.
+//! `metrics` facade.
 //!
 //! ```no_run
 //! # #[cfg(feature = "deadpool")]
