@@ -11,7 +11,7 @@
 //! # }
 //! ```
 //!
-//! Requests pay nothing for it that can be measured: what can be read is read every few seconds and at each event, and routes
+//! Requests pay next to nothing for it: what can be read is read every few seconds and at each event, and routes
 //! are counted in cells of each thread's own. Only what had to wait anyway hands a duration to the recorder.
 //!
 //! Labels are closed sets: the aliases of the configuration, and words listed at each of [`ALL`]. No text of a server becomes one.
