@@ -3,46 +3,19 @@
 # Takes what it finds; else installs Debian's package, where root or passwordless sudo allows.
 set -eu
 
-say() { printf 'chromium.sh: %s\n' "$*" >&2; }
-
-# Prints a program and ends the script, when it runs.
-take() {
-  if [ -n "$1" ] && "$1" --version >/dev/null 2>&1; then
-    printf '%s\n' "$1"
-    exit 0
-  fi
-}
+. "$(dirname -- "$0")/debian.sh"
 
 find_on_system() {
-  take "${CHROMIUM:-}"
+  take_program "${CHROMIUM:-}"
   for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do
-    take "$(command -v "$name" || true)"
+    take_program "$(command -v "$name" || true)"
   done
-  take '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'
-  take '/Applications/Chromium.app/Contents/MacOS/Chromium'
-}
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then
-    env DEBIAN_FRONTEND=noninteractive "$@"
-  else
-    sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
-  fi
-}
-
-install_debian() {
-  command -v apt-get >/dev/null 2>&1 || { say 'no apt-get here'; return 1; }
-  as_root true >/dev/null 2>&1 || { say 'neither root nor passwordless sudo: no package'; return 1; }
-  say 'installing the package chromium ...'
-  set -- install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 chromium
-  if said=$(as_root apt-get "$@" 2>&1); then return 0; fi
-  if said=$(as_root apt-get update -qq 2>&1 && as_root apt-get "$@" 2>&1); then return 0; fi
-  printf '%s\n' "$said" | tail -n 20 >&2
-  return 1
+  take_program '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'
+  take_program '/Applications/Chromium.app/Contents/MacOS/Chromium'
 }
 
 find_on_system
-if install_debian; then find_on_system; fi
+if install_debian chromium; then find_on_system; fi
 
 say 'found no Chromium and could not install one. Install it:'
 say '  Debian: apt-get install chromium      Fedora: dnf install chromium      Alpine: apk add chromium'

